@@ -1,0 +1,99 @@
+"""The switches a user can turn: back-end, composition, memory and precision.
+
+A context (``with fusedres.backend("cpu")``) beats an attribute (``model.composition``), which beats the
+process's choice (``fusedres.set_backend``), which beats the environment, which beats ``default``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+
+
+class Setting:
+    """One switch: its allowed values, and where its present value comes from."""
+
+    def __init__(self, name: str, choices: tuple[str, ...], env: str | None = None) -> None:
+        self.name = name
+        self.choices = choices
+        self.env = env
+        self._context: ContextVar[str | None] = ContextVar(name, default=None)
+        self._process: str | None = None
+        self._environment = self._read_environment()
+
+    def _read_environment(self) -> str:
+        value = os.environ.get(self.env) if self.env else None
+        return self.check(value, self.env) if value else self.choices[0]
+
+    def check(self, value: str, source: str | None = None) -> str:
+        """``value`` if it is one of the choices; else a ValueError that lists them."""
+        if value not in self.choices:
+            choices = ", ".join(repr(c) for c in self.choices)
+            raise ValueError(f"{source or 'fusedres.' + self.name}: must be one of {choices}; got {value!r}")
+        return value
+
+    def get(self, attribute: str | None = None) -> str:
+        """The value in force; ``attribute`` is the object's own wish, where it has one."""
+        return self._context.get() or attribute or self._process or self._environment
+
+    def set(self, value: str | None) -> None:
+        """Choose for the whole process; ``None`` goes back to the environment or the default."""
+        self._process = None if value is None else self.check(value)
+
+    @contextmanager
+    def using(self, value: str) -> Iterator[None]:
+        token = self._context.set(self.check(value))
+        try:
+            yield
+        finally:
+            self._context.reset(token)
+
+
+BACKEND = Setting("backend", ("auto", "reference", "cpu", "cuda", "triton"), "FUSEDRES_BACKEND")
+COMPOSITION = Setting(
+    "composition", ("auto", "plain", "pointwise", "stats", "mainloop"), "FUSEDRES_COMPOSITION"
+)
+MEMORY = Setting("memory", ("save", "recompute"))
+PRECISION = Setting("precision", ("default", "fast"))
+
+
+def backend(name: str) -> AbstractContextManager[None]:
+    """Run what is inside on one back-end: ``"auto"``, ``"reference"``, ``"cpu"``, ``"cuda"`` or ``"triton"``.
+
+    Enter it outside compiled code. A forward keeps its back-end for its backward.
+
+    Raises:
+        ValueError: an unknown name. A back-end that cannot serve says why when it is first called.
+    """
+    BACKEND.check(name)
+    return BACKEND.using(name)
+
+
+def set_backend(name: str | None) -> None:
+    """Choose the back-end for the whole process; ``None`` undoes it. See :func:`backend`."""
+    BACKEND.set(name)
+
+
+def composition(name: str) -> AbstractContextManager[None]:
+    """How blocks are composed in training inside the context.
+
+    ``"plain"`` is torchvision's own forward; ``"pointwise"`` takes the library's convolution and fuses
+    everything else; ``"stats"`` takes statistics in the convolution's epilogue; ``"mainloop"`` also
+    applies affine + ReLU inside the next convolution; ``"auto"`` leaves it to the plan.
+    """
+    COMPOSITION.check(name)
+    return COMPOSITION.using(name)
+
+
+def memory(name: str) -> AbstractContextManager[None]:
+    """What a training forward keeps: ``"save"``, or ``"recompute"`` a bottleneck's last 1×1 in backward."""
+    MEMORY.check(name)
+    return MEMORY.using(name)
+
+
+def precision(name: str) -> AbstractContextManager[None]:
+    """``"default"`` keeps the 2× rule; ``"fast"`` allows variants with their own documented error."""
+    PRECISION.check(name)
+    return PRECISION.using(name)

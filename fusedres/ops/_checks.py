@@ -1,0 +1,161 @@
+"""Checks of the public wrappers: each names the argument, states the rule and prints what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from fusedres.ops._shapes import Geometry, conv_output_shape, pair
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@overload
+def nhwc(x: Tensor) -> Tensor: ...
+@overload
+def nhwc(x: None) -> None: ...
+def nhwc(x: Tensor | None) -> Tensor | None:
+    """``x`` in channels_last, copied only where it is not."""
+    return None if x is None else x.contiguous(memory_format=torch.channels_last)
+
+
+def activation(op: str, name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: `{name}` must be a tensor; got {type(x).__name__}")
+    if x.dim() != 4:
+        raise ValueError(f"{op}: `{name}` must have 4 dimensions (N, C, H, W); got shape {tuple(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: `{name}` must be a floating tensor; got {x.dtype}")
+
+
+def like(op: str, name: str, tensor: Tensor | None, shape: Sequence[int], other: Tensor) -> None:
+    """``tensor``, where given, has ``shape``, and ``other``'s dtype and device."""
+    if tensor is not None:
+        shaped(op, name, tensor, shape, other.dtype)
+        if tensor.device != other.device:
+            raise ValueError(f"{op}: `{name}` must be on {other.device}; got {tensor.device}")
+
+
+def shaped(op: str, name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{op}: `{name}` must have shape {tuple(shape)}; got {tuple(tensor.shape)}")
+    if tensor.dtype != dtype:
+        raise TypeError(f"{op}: `{name}` must be {dtype}; got {tensor.dtype}")
+
+
+def channel_vector(op: str, name: str, vector: Tensor | None, channels: int, other: Tensor) -> None:
+    """A per-channel parameter: (channels,), any floating dtype (read as fp32), ``other``'s device."""
+    if vector is None:
+        return
+    if tuple(vector.shape) != (channels,):
+        raise ValueError(f"{op}: `{name}` must have shape ({channels},); got {tuple(vector.shape)}")
+    if vector.dtype not in FLOATS:
+        raise TypeError(f"{op}: `{name}` must be a floating tensor; got {vector.dtype}")
+    if vector.device != other.device:
+        raise ValueError(f"{op}: `{name}` must be on {other.device}; got {vector.device}")
+
+
+def both_or_neither(op: str, **tensors: Tensor | None) -> None:
+    given = [name for name, tensor in tensors.items() if tensor is not None]
+    if given and len(given) < len(tensors):
+        names = ", ".join(f"`{name}`" for name in tensors)
+        raise ValueError(f"{op}: {names} go together; got only {', '.join(f'`{n}`' for n in given)}")
+
+
+def equal_shapes(op: str, name: str, got: Sequence[int], rule: Sequence[int]) -> None:
+    if tuple(got) != tuple(rule):
+        raise ValueError(f"{op}: the branch of `{name}` must have the block's output shape {tuple(rule)}; got {tuple(got)}")
+
+
+def same_dtype_device(op: str, x: Tensor, **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"{op}: `{name}` must have the dtype of `x`, {x.dtype}; got {tensor.dtype}")
+        if tensor.device != x.device:
+            raise ValueError(f"{op}: `{name}` must be on the device of `x`, {x.device}; got {tensor.device}")
+
+
+def shape4(op: str, name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) != 4:
+        raise ValueError(f"{op}: `{name}` must have 4 entries; got {tuple(shape)}")
+    return tuple(shape)
+
+
+def partials(op: str, count: Tensor, mean: Tensor, m2: Tensor) -> None:
+    if count.dim() != 1 or mean.dim() != 2 or mean.shape[0] != count.shape[0]:
+        raise ValueError(
+            f"{op}: `count` must have shape (T,) and `mean` (T, C); got {tuple(count.shape)} and {tuple(mean.shape)}"
+        )
+    shaped(op, "m2", m2, mean.shape, mean.dtype)
+
+
+def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    try:
+        h, w = pair(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: `{name}` must be an int or a pair of ints; got {value!r}") from None
+    if h < least or w < least:
+        raise ValueError(f"{op}: `{name}` must be at least {least}; got {value!r}")
+    return h, w
+
+
+def conv(
+    op: str,
+    x: Tensor,
+    w: Tensor,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    *,
+    x_name: str = "x",
+    weight_name: str = "w",
+) -> Geometry:
+    """Check a convolution's operands and return its geometry."""
+    activation(op, x_name, x)
+    if not isinstance(w, Tensor):
+        raise TypeError(f"{op}: `{weight_name}` must be a tensor; got {type(w).__name__}")
+    same_dtype_device(op, x, **{weight_name: w})
+    return conv_shapes(op, x_name, x.shape, w, stride, padding, dilation, groups, weight_name=weight_name)
+
+
+def conv_shapes(
+    op: str,
+    x_name: str,
+    x_shape: Sequence[int],
+    w: Tensor | Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    *,
+    weight_name: str = "w",
+) -> Geometry:
+    """The part of :func:`conv` that needs shapes alone."""
+    w_shape = tuple(w.shape) if isinstance(w, Tensor) else tuple(w)
+    if len(w_shape) != 4:
+        raise ValueError(f"{op}: `{weight_name}` must have 4 dimensions (K, C / groups, R, S); got shape {w_shape}")
+    if groups < 1 or x_shape[1] % groups or w_shape[0] % groups:
+        raise ValueError(
+            f"{op}: `groups` must divide the {x_shape[1]} channels of `{x_name}` and the {w_shape[0]} "
+            f"filters of `{weight_name}`; got {groups}"
+        )
+    if w_shape[1] * groups != x_shape[1]:
+        raise ValueError(
+            f"{op}: `{weight_name}` must have {x_shape[1] // groups} = C / groups input channels for "
+            f"`{x_name}` of shape {tuple(x_shape)}; got shape {w_shape}"
+        )
+    g = Geometry(
+        _pair(op, "stride", stride, 1), _pair(op, "padding", padding, 0), _pair(op, "dilation", dilation, 1), groups
+    )
+    if min(conv_output_shape(x_shape, w_shape, g)[2:]) < 1:
+        raise ValueError(
+            f"{op}: `{x_name}` of shape {tuple(x_shape)} is smaller than the dilated kernel of "
+            f"`{weight_name}` {w_shape} with padding {g.padding}; the output would be empty"
+        )
+    return g

@@ -1,0 +1,83 @@
+"""The kernel vocabulary: every kernel op's schema and shape function, stated once.
+
+A back-end is a namespace (``fusedres_reference``, ``fusedres_cpu``, ...) that implements these
+schemas. Two implementations cannot share one dispatch key, hence one namespace each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KernelOp:
+    """One op of the vocabulary: its name, its schema and the shape function behind ``FakeTensor``."""
+
+    name: str
+    schema: str
+    fake: Callable[..., Any]
+
+
+KERNEL_OPS: dict[str, KernelOp] = {}
+
+#: Geometry arguments shared by every convolution.
+CONV_ARGS = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups"
+
+
+def kernel_op(name: str, schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a kernel op in the vocabulary; decorates its shape function."""
+
+    def enter(fake: Callable[..., Any]) -> Callable[..., Any]:
+        KERNEL_OPS[name] = KernelOp(name, schema, fake)
+        return fake
+
+    return enter
+
+
+def namespace_of(backend: str) -> str:
+    return f"fusedres_{backend}"
+
+
+def define_backend(backend: str) -> torch.library.Library:
+    """Define the whole vocabulary in a back-end's namespace and return the library to implement it in.
+
+    Kernel ops have no gradient: called on a tensor that requires one, they refuse by name. The
+    gradients live on the block ops (``fusedres::conv_bn_act``, ``::basic_block``, ...).
+    """
+    namespace = namespace_of(backend)
+    lib = torch.library.Library(namespace, "FRAGMENT")
+    for op in KERNEL_OPS.values():
+        lib.define(op.name + op.schema)
+        torch.library.register_fake(f"{namespace}::{op.name}", op.fake, lib=lib)
+        lib.impl(op.name, _refuse_gradient(namespace, op.name), "Autograd", with_keyset=True)
+    return lib
+
+
+def _refuse_gradient(namespace: str, name: str) -> Callable[..., Any]:
+    overload = None
+
+    def below_autograd(keyset: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+        nonlocal overload
+        if torch.is_grad_enabled() and any(
+            isinstance(a, Tensor) and a.requires_grad for a in (*args, *kwargs.values())
+        ):
+            raise RuntimeError(
+                f"{namespace}::{name} is a kernel and has no gradient: call it under torch.no_grad(), or "
+                "differentiate through fusedres.conv_bn_act, basic_block, bottleneck or stem"
+            )
+        if overload is None:
+            overload = getattr(getattr(torch.ops, namespace), name).default
+        with torch._C._AutoDispatchBelowAutograd():
+            return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args, **kwargs)
+
+    return below_autograd
+
+
+def kernel(backend: str, name: str) -> Any:
+    """The callable that runs kernel op ``name`` on ``backend``."""
+    return getattr(getattr(torch.ops, namespace_of(backend)), name).default
