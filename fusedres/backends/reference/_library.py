@@ -1,0 +1,33 @@
+"""Where the reference kernels enter the dispatcher."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusedres.ops._registry import define_backend
+
+_LIBRARY = define_backend("reference")
+
+
+def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as kernel op ``name`` of this back-end, for every device.
+
+    Autocast is off inside: the dtypes are the kernel's own affair, and the convolutions below would
+    otherwise be cast back to the dtype they were widened from.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(first: Tensor, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(first.device.type, enabled=False):
+                return function(first, *args, **kwargs)
+
+        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        return function
+
+    return register
