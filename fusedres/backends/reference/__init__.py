@@ -10,6 +10,4 @@ from fusedres.ops._dispatch import Backend, register_backend
 
 __all__ = ["backward", "conv", "join", "pool", "statistics"]
 
-register_backend(
-    Backend("reference", unavailable=lambda: None, cannot_serve=lambda device, dtype: None)
-)
+register_backend(Backend("reference", unavailable=lambda: None, cannot_serve=lambda device, dtype: None))

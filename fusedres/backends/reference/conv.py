@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedres.backends.reference._library import implements
-from fusedres.backends.reference._maths import activated, affine, gradient_sums, output_gradient, rounded, wide
+from fusedres.backends.reference._maths import (
+    activated,
+    affine,
+    gradient_sums,
+    output_gradient,
+    rounded,
+    wide,
+)
 from fusedres.backends.reference.statistics import bn_stats
 from fusedres.ops._shapes import absent
 from fusedres.ops.bottleneck_infer import middle_geometry
@@ -130,9 +137,7 @@ def conv_wgrad(
 ) -> Tensor:
     a = activated(x, in_s, in_t)
     w = a.new_empty(1).expand(tuple(w_shape))
-    dw = _convolve_backward(
-        output_gradient(dz, y, p, q, r), a, w, stride, padding, dilation, groups, of="w"
-    )
+    dw = _convolve_backward(output_gradient(dz, y, p, q, r), a, w, stride, padding, dilation, groups, of="w")
     return x.new_empty(tuple(w_shape)).copy_(dw)
 
 
