@@ -27,7 +27,7 @@ def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             with torch.autocast(first.device.type, enabled=False):
                 return function(first, *args, **kwargs)
 
-        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         return function
 
     return register

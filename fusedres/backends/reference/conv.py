@@ -49,7 +49,8 @@ def _convolve_backward(
         gradients = torch.ops.aten.convolution_backward(
             dy, x, w, None, stride, padding, dilation, False, [0, 0], groups, wanted
         )
-    return gradients[0] if of == "x" else gradients[1]
+    gradient: Tensor = gradients[0] if of == "x" else gradients[1]
+    return gradient
 
 
 @implements("conv_affine_act")
