@@ -104,6 +104,19 @@ def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[i
     return h, w
 
 
+def geometry(
+    op: str,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Geometry:
+    """Ints and pairs, as torch takes them, to a geometry."""
+    return Geometry(
+        _pair(op, "stride", stride, 1), _pair(op, "padding", padding, 0), _pair(op, "dilation", dilation, 1), groups
+    )
+
+
 def conv(
     op: str,
     x: Tensor,
@@ -150,9 +163,7 @@ def conv_shapes(
             f"{op}: `{weight_name}` must have {x_shape[1] // groups} = C / groups input channels for "
             f"`{x_name}` of shape {tuple(x_shape)}; got shape {w_shape}"
         )
-    g = Geometry(
-        _pair(op, "stride", stride, 1), _pair(op, "padding", padding, 0), _pair(op, "dilation", dilation, 1), groups
-    )
+    g = geometry(op, stride, padding, dilation, groups)
     if min(conv_output_shape(x_shape, w_shape, g)[2:]) < 1:
         raise ValueError(
             f"{op}: `{x_name}` of shape {tuple(x_shape)} is smaller than the dilated kernel of "

@@ -16,12 +16,14 @@ class Backend:
     """A back-end as the ops see it.
 
     ``unavailable()`` says why it cannot run in this process at all, ``cannot_serve(device, dtype)`` why
-    it cannot take such tensors; both return ``None`` where nothing is in the way.
+    it cannot take such tensors; both return ``None`` where nothing is in the way. ``composition`` is what
+    "auto" means here in training, until a plan says otherwise.
     """
 
     name: str
     unavailable: Callable[[], str | None]
     cannot_serve: Callable[[torch.device, torch.dtype], str | None]
+    composition: str = "pointwise"
 
     def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return self.unavailable() or self.cannot_serve(device, dtype)

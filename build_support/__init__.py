@@ -1,0 +1,1 @@
+"""What ``setup.py`` decides and how: importable, so that the decisions are tested."""

@@ -1,0 +1,193 @@
+"""From a user's call to a block op: checks, autocast, plan, running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusedres._settings import COMPOSITION, MEMORY
+from fusedres.ops import _checks
+from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
+from fusedres.ops._dispatch import BACKENDS, resolve_backend
+from fusedres.ops._registry import kernel
+from fusedres.ops._residual import Statistics
+from fusedres.ops._shapes import Geometry, conv_output_shape
+
+
+class ConvBN(NamedTuple):
+    """The tensors and constants of one convolution and the BatchNorm behind it.
+
+    ``weight`` is (K, C / groups, R, S); the others are (K,) each, ``num_batches_tracked`` an int64
+    scalar tensor. ``momentum=None`` is torch's cumulative average.
+    """
+
+    weight: Tensor
+    bn_weight: Tensor | None = None
+    bn_bias: Tensor | None = None
+    running_mean: Tensor | None = None
+    running_var: Tensor | None = None
+    num_batches_tracked: Tensor | None = None
+    momentum: float | None = 0.1
+    eps: float = 1e-5
+
+
+def check_layer(op: str, name: str, layer: ConvBN, x: Tensor, training: bool) -> None:
+    """The BatchNorm side of a layer; convolutions are checked along the chain."""
+    channels = layer.weight.shape[0]
+    vectors = {
+        "bn_weight": layer.bn_weight,
+        "bn_bias": layer.bn_bias,
+        "running_mean": layer.running_mean,
+        "running_var": layer.running_var,
+    }
+    for vector_name, vector in vectors.items():
+        _checks.channel_vector(op, name + vector_name, vector, channels, x)
+    _checks.both_or_neither(
+        op, **{name + "running_mean": layer.running_mean, name + "running_var": layer.running_var}
+    )
+    if training and layer.momentum is None and layer.running_mean is not None and layer.num_batches_tracked is None:
+        raise ValueError(
+            f"{op}: `{name}num_batches_tracked` is needed for the cumulative average (momentum=None); got None"
+        )
+
+
+def autocast_to(x: Tensor) -> torch.dtype | None:
+    """The dtype autocast asks for on ``x``'s device, where it is on and ``x`` takes part."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    return None
+
+
+def choose_composition(backend: str, attribute: str | None) -> str:
+    chosen = COMPOSITION.get(attribute)
+    return BACKENDS[backend].composition if chosen == "auto" else chosen
+
+
+def verify_batch(shape: Sequence[int]) -> None:
+    """torch's own rule and words: one value per channel has no variance."""
+    if shape[0] * shape[2] * shape[3] == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {torch.Size(shape)}")
+
+
+def run_block(
+    op: BlockOp,
+    x: Tensor,
+    layers: Sequence[ConvBN],
+    geometries: Sequence[Geometry],
+    downsample: ConvBN | None,
+    skip_geometry: Geometry | None,
+    residual: Tensor | None,
+    *,
+    relu: bool,
+    training: bool,
+    composition: str | None,
+) -> Tensor:
+    """Check, choose and run one block; update its running statistics in training."""
+    names = [f"conv{i + 1}." if len(layers) > 1 else "" for i in range(len(layers))]
+    _checks.activation(op.name, "x", x)
+    dtype = autocast_to(x)
+    if dtype is not None:
+        x = x.to(dtype)
+        layers = [layer._replace(weight=layer.weight.to(dtype)) for layer in layers]
+        downsample = downsample and downsample._replace(weight=downsample.weight.to(dtype))
+        residual = None if residual is None else residual.to(dtype)
+    every = [*zip(names, layers, geometries, strict=True)]
+    shapes: list[Sequence[int]] = [x.shape]
+    for name, layer, g in every:
+        _checks.same_dtype_device(op.name, x, **{name + "weight": layer.weight})
+        _checks.conv_shapes(op.name, "x", shapes[-1], layer.weight, *g, weight_name=name + "weight")
+        check_layer(op.name, name, layer, x, training)
+        shapes.append(conv_output_shape(shapes[-1], layer.weight.shape, g))
+    if downsample is not None and skip_geometry is not None:
+        every.append(("downsample.", downsample, skip_geometry))
+        _checks.same_dtype_device(op.name, x, **{"downsample.weight": downsample.weight})
+        _checks.conv_shapes(op.name, "x", x.shape, downsample.weight, *skip_geometry, weight_name="downsample.weight")
+        check_layer(op.name, "downsample.", downsample, x, training)
+        _checks.equal_shapes(
+            op.name, "downsample", conv_output_shape(x.shape, downsample.weight.shape, skip_geometry), shapes[-1]
+        )
+    elif not op.residual:
+        _checks.equal_shapes(op.name, "x", x.shape, shapes[-1])
+    _checks.like(op.name, "residual", residual, shapes[-1], x)
+
+    backend = resolve_backend(x)
+    chosen = choose_composition(backend, composition)
+    batch = [training or layer.running_mean is None for _, layer, _ in every]
+    if chosen == "plain" or x.numel() == 0 or any(batch) != all(batch):
+        return plain_block(x, every, downsample is not None, residual, op.residual, relu, training)
+    if batch[0]:
+        for shape in shapes[1:]:
+            verify_batch(shape)
+
+    operands: list[Tensor | None] = []
+    for _, layer, _ in every:
+        running = (None, None) if batch[0] else (layer.running_mean, layer.running_var)
+        operands += [layer.weight, layer.bn_weight, layer.bn_bias, *running]
+    operands += [None] * (5 * (op.layer_count - len(every)))
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, *operands))
+    out, _, statistics = op(
+        _checks.nhwc(x), *operands, _checks.nhwc(residual), [layer.eps for _, layer, _ in every],
+        flat_geometry([g for _, _, g in every]), relu, batch[0], save, backend, chosen, MEMORY.get() == "recompute",
+    )  # fmt: skip
+    if training:
+        output_shapes = [*shapes[1:], *([shapes[-1]] if downsample is not None else [])]
+        update_running(backend, [layer for _, layer, _ in every], statistics_of(statistics), output_shapes)
+    return out
+
+
+def update_running(
+    backend: str, layers: Sequence[ConvBN], statistics: Sequence[Statistics], shapes: Sequence[Sequence[int]]
+) -> None:
+    """Move each layer's running statistics towards the batch's, once a forward."""
+    for layer, stats, shape in zip(layers, statistics, shapes, strict=True):
+        if layer.running_mean is None:
+            if layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.add_(1)
+            continue
+        kernel(backend, "bn_update_running")(
+            layer.running_mean, layer.running_var, layer.num_batches_tracked, stats.mean, stats.var,
+            shape[0] * shape[2] * shape[3], layer.momentum,
+        )  # fmt: skip
+
+
+def plain_block(
+    x: Tensor,
+    every: Sequence[tuple[str, ConvBN, Geometry]],
+    has_downsample: bool,
+    residual: Tensor | None,
+    residual_only: bool,
+    relu: bool,
+    training: bool,
+) -> Tensor:
+    """The block in PyTorch's own ops: the plain composition, and empty batches."""
+    chain = every[:-1] if has_downsample else every
+    out = x
+    for i, (_, layer, g) in enumerate(chain):
+        out = plain_conv_bn(out, layer, g, training)
+        if i < len(chain) - 1:
+            out = F.relu(out)
+    if has_downsample:
+        out = out + plain_conv_bn(x, every[-1][1], every[-1][2], training)
+    elif residual is not None:
+        out = out + residual
+    elif not residual_only:
+        out = out + x
+    return F.relu(out) if relu else out
+
+
+def plain_conv_bn(x: Tensor, layer: ConvBN, g: Geometry, training: bool) -> Tensor:
+    """Convolution and BatchNorm as ``nn.Conv2d`` and ``nn.BatchNorm2d`` run them."""
+    y = F.conv2d(x, layer.weight, None, g.stride, g.padding, g.dilation, g.groups)
+    momentum = layer.momentum
+    if training and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(layer.num_batches_tracked)
+    return F.batch_norm(
+        y, layer.running_mean, layer.running_var, layer.bn_weight, layer.bn_bias,
+        training or layer.running_mean is None, 0.0 if momentum is None else momentum, layer.eps,
+    )  # fmt: skip

@@ -1,0 +1,288 @@
+"""The backward of :mod:`fusedres.ops._residual`: from the join's gradient to every operand's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fusedres.ops._registry import kernel
+from fusedres.ops._residual import (
+    Block,
+    Layer,
+    Method,
+    Statistics,
+    activate,
+    conv_batch_stats,
+    library_conv,
+    library_conv_backward,
+    recomputes_last,
+)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which gradients somebody asked for, layer by layer; what nobody needs is not computed."""
+
+    x: bool
+    residual: bool
+    weight: Sequence[bool]
+    bn: Sequence[bool]
+
+    def layer(self, i: int) -> bool:
+        return self.weight[i] or self.bn[i]
+
+    def before(self, i: int) -> bool:
+        """Whether the gradient must go on behind layer ``i`` of the chain."""
+        return self.x or any(self.layer(j) for j in range(i))
+
+
+@dataclass
+class Gradients:
+    x: Tensor | None = None
+    residual: Tensor | None = None
+    weight: dict[int, Tensor] = field(default_factory=dict)
+    gamma: dict[int, Tensor] = field(default_factory=dict)
+    beta: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What forward left: the input, the output where the mask needs it, kept tensors, statistics."""
+
+    x: Tensor
+    out: Tensor | None
+    kept: Sequence[Tensor]
+    statistics: Sequence[Statistics]
+
+
+def backward(
+    method: Method, block: Block, dout: Tensor, saved: Saved, identity: bool, needs: Needs
+) -> Gradients:
+    """Every gradient of a block that ``needs`` asks for.
+
+    ``identity`` says that the skip is the block's own input, so that the join's gradient is added to dx.
+    """
+    if block.batch_stats:
+        return _BatchStats(method, block, saved, identity, needs).run(dout)
+    return _Frozen(method, block, saved, identity, needs).run(dout)
+
+
+class _Backward:
+    """What both modes share: operands at hand, and the walk from the join back to the input."""
+
+    def __init__(self, method: Method, block: Block, saved: Saved, identity: bool, needs: Needs) -> None:
+        self.method = method
+        self.block = block
+        self.saved = saved
+        self.identity = identity
+        self.needs = needs
+        self.grads = Gradients()
+        self.skip = len(block.chain)  # the downsample's place in lists of layers
+
+    def kernel(self, name: str):  # type: ignore[no-untyped-def]
+        return kernel(self.method.backend, name)
+
+    def keep_bn(self, i: int, layer: Layer, dgamma: Tensor, dbeta: Tensor) -> None:
+        if self.needs.bn[i]:
+            self.grads.gamma[i] = dgamma if layer.gamma is None else dgamma.to(layer.gamma.dtype)
+            self.grads.beta[i] = dbeta if layer.beta is None else dbeta.to(layer.beta.dtype)
+
+
+class _BatchStats(_Backward):
+    def run(self, dout: Tensor) -> Gradients:
+        ys = self._ys()
+        end = len(self.block.chain) - 1
+        stats = self.saved.statistics[end]
+        skip_bn = self.block.downsample is not None
+        y_skip = ys[self.skip] if skip_bn else None
+        skip_stats = self.saved.statistics[self.skip] if skip_bn else None
+        # A join is masked by its output, which the next block keeps anyway; a lone layer by its own y.
+        own_mask = self.block.relu and self.saved.out is None
+        dz, sums, sums_skip = self.kernel("bn_act_bwd_reduce")(
+            dout,
+            self.saved.out if self.block.relu else None,
+            ys[end],
+            stats.scale if own_mask else None,
+            stats.shift if own_mask else None,
+            stats.mean,
+            stats.invstd,
+            y_skip,
+            skip_stats.mean if skip_stats else None,
+            skip_stats.invstd if skip_stats else None,
+        )
+        if not (self.block.relu):
+            dz = dout
+        join = dz
+        if self.needs.residual and self.block.relu:
+            self.grads.residual = join
+        coefficients = self._finalize(end, sums, ys[end])
+        skip_coefficients = self._finalize(self.skip, sums_skip, y_skip) if y_skip is not None else None
+        if self.method.composition == "mainloop":
+            self._walk_mainloop(ys, dz, join, coefficients, skip_coefficients)
+        else:
+            self._walk_materialised(ys, dz, join, coefficients, skip_coefficients)
+        return self.grads
+
+    def _ys(self) -> list[Tensor]:
+        """Each layer's raw output; the last of the chain is formed again where it was not kept."""
+        ys = list(self.saved.kept)
+        if recomputes_last(self.method, self.block):
+            end = len(self.block.chain) - 1
+            layer = self.block.chain[end]
+            affine = self.saved.statistics[end - 1].affine
+            if self.method.composition == "mainloop":
+                y, *_ = self.kernel("conv_stats")(ys[end - 1], layer.weight, *affine, *layer.geometry)
+            elif self.method.composition == "stats":
+                y, *_ = self.kernel("conv_stats")(
+                    activate(self.method, ys[end - 1], affine), layer.weight, None, None, *layer.geometry
+                )
+            else:
+                y = library_conv(activate(self.method, ys[end - 1], affine), layer.weight, layer.geometry)
+            ys.insert(end, y)
+        return ys
+
+    def _finalize(self, i: int, sums: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        layer, stats = self.block.layers[i], self.saved.statistics[i]
+        values = y.shape[0] * y.shape[2] * y.shape[3]
+        dgamma, dbeta, p, q, r = self.kernel("bn_bwd_finalize")(
+            sums, layer.gamma, stats.mean, stats.invstd, values, False
+        )
+        self.keep_bn(i, layer, dgamma, dbeta)
+        return p, q, r
+
+    def _walk_mainloop(self, ys, dz, join, coefficients, skip_coefficients) -> None:  # type: ignore[no-untyped-def]
+        """dy is formed as it is loaded; masks and sums come out of dgrad's epilogue."""
+        x, needs, statistics = self.saved.x, self.needs, self.saved.statistics
+        add = join if self.identity else None
+        for i in reversed(range(len(self.block.chain))):
+            layer = self.block.chain[i]
+            source, affine = (ys[i - 1], statistics[i - 1].affine) if i else (x, (None, None))
+            if needs.weight[i]:
+                self.grads.weight[i] = self.kernel("conv_wgrad")(
+                    source, dz, *affine, ys[i], *coefficients, layer.weight.shape, *layer.geometry
+                )
+            if not needs.before(i):
+                break
+            prev = (None,) * 5
+            if i:
+                before = statistics[i - 1]
+                prev = (ys[i - 1], *before.affine, before.mean, before.invstd)
+            dz, sums = self.kernel("conv_dgrad")(
+                dz, layer.weight, ys[i], *coefficients, None if i else add, *prev, source.shape, *layer.geometry
+            )
+            if i:
+                coefficients = self._finalize(i - 1, sums, ys[i - 1])
+            else:
+                self.grads.x = dz
+        if skip_coefficients is not None:
+            layer = self.block.downsample
+            if needs.weight[self.skip]:
+                self.grads.weight[self.skip] = self.kernel("conv_wgrad")(
+                    x, join, None, None, ys[self.skip], *skip_coefficients, layer.weight.shape, *layer.geometry
+                )
+            if needs.x:
+                self.grads.x, _ = self.kernel("conv_dgrad")(
+                    join, layer.weight, ys[self.skip], *skip_coefficients, self.grads.x, *(None,) * 5,
+                    x.shape, *layer.geometry,
+                )  # fmt: skip
+
+    def _walk_materialised(self, ys, dz, join, coefficients, skip_coefficients) -> None:  # type: ignore[no-untyped-def]
+        """dy is written out, the activated copies are formed again, one plain dgrad and wgrad a layer."""
+        x, needs, statistics = self.saved.x, self.needs, self.saved.statistics
+        end = len(self.block.chain) - 1
+        y_skip = ys[self.skip] if skip_coefficients is not None else None
+        dy_skip = None
+        for i in reversed(range(end + 1)):
+            layer = self.block.chain[i]
+            if not (needs.weight[i] or needs.before(i) or (i == end and y_skip is not None)):
+                break
+            second = (y_skip, *skip_coefficients) if i == end and y_skip is not None else (None,) * 4
+            dy, dy_second = self.kernel("bn_act_bwd_apply")(dz, ys[i], *coefficients, *second)
+            dy_skip = dy_second if i == end else dy_skip
+            source = activate(self.method, ys[i - 1], statistics[i - 1].affine) if i else x
+            dx = self._conv_backward(i, layer, dy, source, needs.before(i))
+            if dx is None:
+                break
+            if i:
+                before = statistics[i - 1]
+                dz, sums, _ = self.kernel("bn_act_bwd_reduce")(
+                    dx, None, ys[i - 1], *before.affine, before.mean, before.invstd, None, None, None
+                )
+                coefficients = self._finalize(i - 1, sums, ys[i - 1])
+            else:
+                self.grads.x = dx.add_(join) if self.identity else dx
+        if y_skip is not None:
+            dx_skip = self._conv_backward(self.skip, self.block.downsample, dy_skip, x, needs.x)
+            if dx_skip is not None and self.grads.x is not None:
+                self.grads.x.add_(dx_skip)
+
+    def _conv_backward(self, i: int, layer, dy: Tensor, source: Tensor, need_dx: bool) -> Tensor | None:  # type: ignore[no-untyped-def]
+        need_dw = self.needs.weight[i]
+        if not (need_dx or need_dw):
+            return None
+        if self.method.composition == "pointwise":
+            dx, dw = library_conv_backward(dy, source, layer.weight, layer.geometry, need_dx, need_dw)
+        else:
+            dw = dx = None
+            plain = (None,) * 6
+            if need_dw:
+                dw = self.kernel("conv_wgrad")(source, dy, *plain, layer.weight.shape, *layer.geometry)
+            if need_dx:
+                dx, _ = self.kernel("conv_dgrad")(
+                    dy, layer.weight, *(None,) * 10, source.shape, *layer.geometry
+                )
+        if dw is not None:
+            self.grads.weight[i] = dw
+        return dx
+
+
+class _Frozen(_Backward):
+    """Frozen BatchNorm keeps no y: with G = wgrad(x, dz), dw = scale·G, dβ = Σdz and
+    dγ = invstd·(⟨w, G⟩ per channel − mean·Σdz)."""
+
+    def run(self, dout: Tensor) -> Gradients:
+        x, needs = self.saved.x, self.needs
+        out = self.saved.out if self.block.relu else None
+        dz, sums, _ = self.kernel("bn_act_bwd_reduce")(dout, out, *(None,) * 8)
+        join = dz = dz if self.block.relu else dout
+        if needs.residual and self.block.relu:
+            self.grads.residual = join
+        add = join if self.identity else None
+        sources = [x, *self.saved.kept]
+        if self.block.downsample is not None:
+            self._layer(self.skip, self.block.downsample, x, join, sums)
+            if needs.x:
+                add = self._dgrad(self.skip, self.block.downsample, join, x, None, None)[0]
+        for i in reversed(range(len(self.block.chain))):
+            layer = self.block.chain[i]
+            self._layer(i, layer, sources[i], dz, sums)
+            if not needs.before(i):
+                break
+            dz, sums = self._dgrad(i, layer, dz, sources[i], None if i else add, sources[i] if i else None)
+            if i == 0:
+                self.grads.x = dz
+        return self.grads
+
+    def _dgrad(
+        self, i: int, layer: Layer, dz: Tensor, source: Tensor, add: Tensor | None, prev: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        scale = self.saved.statistics[i].scale
+        dx, sums = self.kernel("conv_dgrad")(
+            dz, layer.weight, None, scale, None, None, add, prev, *(None,) * 4, source.shape, *layer.geometry
+        )
+        return dx, sums
+
+    def _layer(self, i: int, layer: Layer, source: Tensor, dz: Tensor, sums: Tensor) -> None:
+        """dw, dγ and dβ of one layer."""
+        if not self.needs.layer(i):
+            return
+        stats = self.saved.statistics[i]
+        g = self.kernel("conv_wgrad")(source, dz, *(None,) * 6, layer.weight.shape, *layer.geometry)
+        wide = g.to(stats.scale.dtype)
+        if self.needs.weight[i]:
+            self.grads.weight[i] = (wide * stats.scale.view(-1, 1, 1, 1)).to(layer.weight.dtype)
+        if self.needs.bn[i]:
+            inner = (layer.weight.to(wide.dtype) * wide).sum((1, 2, 3))
+            self.keep_bn(i, layer, stats.invstd * (inner - stats.mean * sums[0]), sums[0].clone())
