@@ -33,6 +33,7 @@ def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extensio
     """The extension modules, and the ``build_ext`` that compiles them."""
     if not plan.extension:
         return [], {}
+    os.environ.setdefault("CXX", str(plan.compiler))  # what was printed is what compiles
     if plan.cuda:
         # torch's own search stops at the directory above the nvcc on PATH; these two override it.
         os.environ["CUDA_HOME"] = str(plan.cuda_home)
