@@ -1,0 +1,70 @@
+"""``FusedResNet`` and its builders: torchvision's, with the same arguments, weights and state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from fusedres.nn import fuse
+from fusedres.nn._module import FusedModule
+from fusedres.nn.convert import fused_class, register_fused
+from fusedres.nn.stem import fused_stem
+
+
+class FusedResNet(FusedModule, ResNet):
+    """torchvision's ``ResNet``, its constructor, parameters and state dict included, run fused.
+
+    images (N, 3, H, W), NCHW or channels_last, → logits (N, num_classes). An NCHW input is converted to
+    channels_last once, where it enters; parameters stay in the layout the user gives them. Stem and
+    blocks that cannot run fused run torchvision's own forward.
+
+    Its ``block`` is torchvision's ``BasicBlock`` or ``Bottleneck``, whose fused classes stand in for them, or
+    any other block.
+    """
+
+    def _make_layer(self, block: type[BasicBlock | Bottleneck], *args: Any, **kwargs: Any) -> nn.Sequential:
+        return super()._make_layer(fused_class(block), *args, **kwargs)
+
+    def _forward_impl(self, x: Tensor) -> Tensor:
+        stem = fused_stem(x, self._modules, self._composition)
+        if stem is None:
+            return super()._forward_impl(x)
+        x = self.layer1(stem)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        x = self.layer4(x)
+        x = self.avgpool(x)
+        return self.fc(torch.flatten(x, 1))
+
+
+register_fused(ResNet, FusedResNet)
+
+
+def _fused(upstream: Callable[..., ResNet]) -> Callable[..., FusedResNet]:
+    """torchvision's builder, whose result is fused: weights, legacy arguments and errors stay its own."""
+
+    @wraps(upstream)
+    def build(*args: Any, **kwargs: Any) -> FusedResNet:
+        return fuse(upstream(*args, **kwargs), inplace=True)
+
+    build.__module__ = __name__
+    build.__annotations__ = {**upstream.__annotations__, "return": FusedResNet}
+    return build
+
+
+resnet18 = _fused(models.resnet18)
+resnet34 = _fused(models.resnet34)
+resnet50 = _fused(models.resnet50)
+resnet101 = _fused(models.resnet101)
+resnet152 = _fused(models.resnet152)
+resnext50_32x4d = _fused(models.resnext50_32x4d)
+resnext101_32x8d = _fused(models.resnext101_32x8d)
+resnext101_64x4d = _fused(models.resnext101_64x4d)
+wide_resnet50_2 = _fused(models.wide_resnet50_2)
+wide_resnet101_2 = _fused(models.wide_resnet101_2)

@@ -1,0 +1,7 @@
+"""Modules: torchvision's residual blocks, fused, and the conversion of models to and from them."""
+
+from fusedres.nn._module import refresh
+from fusedres.nn.blocks import FusedBasicBlock, FusedBottleneck
+from fusedres.nn.convert import fuse, unfuse
+
+__all__ = ["FusedBasicBlock", "FusedBottleneck", "fuse", "refresh", "unfuse"]
