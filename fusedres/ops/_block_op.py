@@ -244,10 +244,18 @@ def _residual_backward_impl(
     return (
         _or_absent(grads.x, x),
         _or_absent(grads.residual, x),
-        [_or_absent(grads.weight.get(i), x) for i in count],
+        [weight_gradient(grads.weight.get(i), weights[i]) for i in count],
         [_or_absent(grads.gamma.get(i), x) for i in count],
         [_or_absent(grads.beta.get(i), x) for i in count],
     )
+
+
+def weight_gradient(dw: Tensor | None, w: Tensor) -> Tensor:
+    """``dw`` laid out as ``w`` is, so that autograd keeps it without a copy of its own; empty if absent."""
+    if dw is None:
+        return w.new_empty(0)
+    like = torch.empty_like(w)
+    return dw if dw.stride() == like.stride() else like.copy_(dw)
 
 
 def _or_absent(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -270,7 +278,7 @@ def _residual_backward_fake(
     return (
         empty_nhwc(x, x.shape) if need_x else x.new_empty(0),
         empty_nhwc(x, dout.shape) if need_residual and relu else x.new_empty(0),
-        [w.new_empty(w.shape) if need else x.new_empty(0) for w, need in zip(weights, need_weight, strict=True)],
+        [torch.empty_like(w) if need else w.new_empty(0) for w, need in zip(weights, need_weight, strict=True)],
         bn(gammas),
         bn(betas),
     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedres.ops import _checks
-from fusedres.ops._block_op import LIBRARY, parse_geometry, refuse_double_backward
+from fusedres.ops._block_op import LIBRARY, parse_geometry, refuse_double_backward, weight_gradient
 from fusedres.ops._caches import running_affine
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._functional import (
@@ -150,7 +150,7 @@ def _backward(
             dx, dw = library_conv_backward(dy, x, w, g, need_x, need_weight)
     return (
         absent(x) if dx is None else dx,
-        absent(x) if dw is None else dw,
+        weight_gradient(dw, w),
         (dgamma if gamma is None else dgamma.to(gamma.dtype)) if need_bn else absent(x),
         (dbeta if beta is None else dbeta.to(beta.dtype)) if need_bn else absent(x),
     )
@@ -167,7 +167,7 @@ def _backward_fake(
 
     return (
         empty_nhwc(x, x.shape) if need_x else absent(x),
-        w.new_empty(w.shape) if need_weight else absent(x),
+        torch.empty_like(w) if need_weight else absent(x),
         bn(gamma),
         bn(beta),
     )
