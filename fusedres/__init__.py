@@ -1,20 +1,29 @@
 """Fused ResNets for PyTorch: the same parameters, the same numbers, fewer and larger kernel launches."""
 
-from fusedres._settings import backend, composition, memory, precision, set_backend
-from fusedres.ops import ConvBN, basic_block, bottleneck, conv_bn_act, stem
 from fusedres import backends as _backends  # noqa: F401  (back-ends enter themselves on import)
+from fusedres import models as _models
+from fusedres._settings import backend, composition, memory, precision, set_backend
+from fusedres.models import *  # noqa: F403
+from fusedres.nn import FusedBasicBlock, FusedBottleneck, fuse, refresh, unfuse
+from fusedres.ops import ConvBN, basic_block, bottleneck, conv_bn_act, stem
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConvBN",
+    "FusedBasicBlock",
+    "FusedBottleneck",
     "backend",
     "basic_block",
     "bottleneck",
     "composition",
     "conv_bn_act",
+    "fuse",
     "memory",
     "precision",
+    "refresh",
     "set_backend",
     "stem",
+    "unfuse",
+    *_models.__all__,
 ]
