@@ -29,7 +29,7 @@ class FusedResNet(FusedModule, ResNet):
     """
 
     def _make_layer(self, block: type[BasicBlock | Bottleneck], *args: Any, **kwargs: Any) -> nn.Sequential:
-        return super()._make_layer(fused_class(block), *args, **kwargs)
+        return super()._make_layer(fused_class(block), *args, **kwargs)  # type: ignore[arg-type]
 
     def _forward_impl(self, x: Tensor) -> Tensor:
         stem = fused_stem(x, self._modules, self._composition)
@@ -40,7 +40,8 @@ class FusedResNet(FusedModule, ResNet):
         x = self.layer3(x)
         x = self.layer4(x)
         x = self.avgpool(x)
-        return self.fc(torch.flatten(x, 1))
+        logits: Tensor = self.fc(torch.flatten(x, 1))
+        return logits
 
 
 register_fused(ResNet, FusedResNet)
@@ -51,7 +52,9 @@ def _fused(upstream: Callable[..., ResNet]) -> Callable[..., FusedResNet]:
 
     @wraps(upstream)
     def build(*args: Any, **kwargs: Any) -> FusedResNet:
-        return fuse(upstream(*args, **kwargs), inplace=True)
+        model = fuse(upstream(*args, **kwargs), inplace=True)
+        assert isinstance(model, FusedResNet)
+        return model
 
     build.__module__ = __name__
     build.__annotations__ = {**upstream.__annotations__, "return": FusedResNet}

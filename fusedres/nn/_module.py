@@ -47,7 +47,7 @@ class FusedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         refresh(self)
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         refresh(self)
@@ -56,8 +56,8 @@ class FusedModule(nn.Module):
     def __prepare_scriptable__(self) -> NoReturn:
         # torch.jit.script calls this on every module it is about to compile.
         raise RuntimeError(
-            f"torch.jit.script: {type(self).__name__} cannot be scripted, because TorchScript does not know "
-            "fusedres' ops; script fusedres.unfuse(model) instead (the same parameters in torchvision's classes)"
+            f"torch.jit.script: {type(self).__name__} cannot be scripted: TorchScript does not know "
+            "its ops; script fusedres.unfuse(model), the same parameters in torchvision's classes"
         )
 
 

@@ -17,14 +17,16 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from fusedres._settings import COMPOSITION
 from fusedres.ops import ConvBN
 
+#: (kernel, stride, padding, dilation, groups) as ``nn.Conv2d`` keeps them.
+Geometry = tuple[tuple[int, ...], tuple[int, ...], "str | tuple[int, ...]", tuple[int, ...], int]
+
 
 class Layer(NamedTuple):
     """A convolution + BatchNorm as the ops take it; ``training`` means the batch's statistics."""
 
     tensors: ConvBN
     training: bool
-    geometry: tuple[int, int, int, int, int]
-    """(kernel, stride, padding, dilation, groups), each the same in height and width."""
+    geometry: Geometry
 
 
 def runs_fused(x: object, composition: str | None) -> bool:
@@ -39,9 +41,9 @@ def runs_fused(x: object, composition: str | None) -> bool:
         and x.dim() == 4
         and x.is_floating_point()
         and COMPOSITION.get(composition) != "plain"
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
-        and not _has_any_global_hook()
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )
 
 
@@ -63,29 +65,23 @@ def is_relu(relu: nn.Module | None) -> bool:
 def conv_norm(conv: nn.Module | None, norm: nn.Module | None) -> Layer | None:
     """``norm(conv(x))`` as the ops take it; ``None`` where they cannot.
 
-    They can for exactly ``nn.Conv2d`` without bias, zero-padded and square, and exactly
-    ``nn.BatchNorm2d`` or torchvision's ``FrozenBatchNorm2d``, both unobserved.
+    They can for exactly ``nn.Conv2d`` without bias, padded with zeros, and exactly ``nn.BatchNorm2d`` or
+    torchvision's ``FrozenBatchNorm2d``, both unobserved.
     """
     if type(conv) is not nn.Conv2d or norm is None or not unobserved(conv) or not unobserved(norm):
         return None
     weight = conv._parameters.get("weight")
     if weight is None or conv._parameters.get("bias", conv) is not None or conv.padding_mode != "zeros":
         return None
-    kernel, stride, padding, dilation = conv.kernel_size, conv.stride, conv.padding, conv.dilation
-    square = kernel[0] == kernel[1] and stride[0] == stride[1] and dilation[0] == dilation[1]
-    if not square or isinstance(padding, str) or padding[0] != padding[1]:
-        return None
-    geometry = (kernel[0], stride[0], padding[0], dilation[0], conv.groups)
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
     if type(norm) is nn.BatchNorm2d:
         return _batch_norm(weight, norm, geometry)
     if type(norm) is FrozenBatchNorm2d:
-        b = norm._buffers
-        frozen = ConvBN(weight, b["weight"], b["bias"], b["running_mean"], b["running_var"], eps=norm.eps)
-        return Layer(frozen, False, geometry)
+        return _frozen_batch_norm(weight, norm, geometry)
     return None
 
 
-def _batch_norm(weight: Tensor, norm: nn.BatchNorm2d, geometry: tuple[int, int, int, int, int]) -> Layer:
+def _batch_norm(weight: Tensor, norm: nn.BatchNorm2d, geometry: Geometry) -> Layer:
     p, b = norm._parameters, norm._buffers
     mean, var, tracked = b["running_mean"], b["running_var"], b["num_batches_tracked"]
     training = norm.training
@@ -95,6 +91,12 @@ def _batch_norm(weight: Tensor, norm: nn.BatchNorm2d, geometry: tuple[int, int, 
     momentum = 0.0 if norm.momentum is None and tracked is None else norm.momentum
     tensors = ConvBN(weight, p["weight"], p["bias"], mean, var, tracked, momentum, norm.eps)
     return Layer(tensors, training or mean is None, geometry)
+
+
+def _frozen_batch_norm(weight: Tensor, norm: FrozenBatchNorm2d, geometry: Geometry) -> Layer:
+    b = norm._buffers
+    tensors = ConvBN(weight, b["weight"], b["bias"], b["running_mean"], b["running_var"], eps=norm.eps)
+    return Layer(tensors, False, geometry)
 
 
 def downsample_conv_norm(downsample: nn.Module) -> Layer | None:

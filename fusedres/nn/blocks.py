@@ -11,7 +11,12 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fusedres import ops
 from fusedres.nn._module import FusedModule
-from fusedres.nn._parts import conv_norm, downsample_conv_norm, is_relu, runs_fused
+from fusedres.nn._parts import Geometry, conv_norm, downsample_conv_norm, is_relu, runs_fused
+
+
+def _projection(stride: tuple[int, ...]) -> Geometry:
+    """The geometry of a downsample's 1×1 convolution."""
+    return (1, 1), stride, (0, 0), (1, 1), 1
 
 
 class FusedBasicBlock(FusedModule, BasicBlock):
@@ -30,12 +35,14 @@ class FusedBasicBlock(FusedModule, BasicBlock):
         if first is None or second is None or not is_relu(m["relu"]) or first.training != second.training:
             return None
         stride = first.geometry[1]
-        if first.geometry != (3, stride, 1, 1, 1) or second.geometry != (3, 1, 1, 1, 1):
+        if first.geometry != ((3, 3), stride, (1, 1), (1, 1), 1):
+            return None
+        if second.geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
             return None
         skip = None
         if self.downsample is not None:
             skip = downsample_conv_norm(self.downsample)
-            if skip is None or skip.geometry != (1, stride, 0, 1, 1) or skip.training != first.training:
+            if skip is None or skip.training != first.training or skip.geometry != _projection(stride):
                 return None
         return ops.basic_block(
             x,
@@ -67,15 +74,15 @@ class FusedBottleneck(FusedModule, Bottleneck):
         if first.training != second.training or first.training != third.training:
             return None
         _, stride, _, dilation, groups = second.geometry
-        pointwise = (1, 1, 0, 1, 1)
+        pointwise = ((1, 1), (1, 1), (0, 0), (1, 1), 1)
         if first.geometry != pointwise or third.geometry != pointwise:
             return None
-        if second.geometry != (3, stride, dilation, dilation, groups):
+        if second.geometry != ((3, 3), stride, dilation, dilation, groups):
             return None
         skip = None
         if self.downsample is not None:
             skip = downsample_conv_norm(self.downsample)
-            if skip is None or skip.geometry != (1, stride, 0, 1, 1) or skip.training != first.training:
+            if skip is None or skip.training != first.training or skip.geometry != _projection(stride):
                 return None
         return ops.bottleneck(
             x,

@@ -26,7 +26,7 @@ def fused_stem(x: Tensor, modules: Mapping[str, nn.Module | None], composition: 
     if first is None or not is_relu(modules["relu"]) or not _is_maxpool(modules["maxpool"]):
         return None
     _, stride, padding, dilation, groups = first.geometry
-    if (dilation, groups) != (1, 1):
+    if dilation != (1, 1) or groups != 1 or isinstance(padding, str):
         return None
     return ops.stem(
         x, first.tensors, stride=stride, padding=padding, training=first.training, composition=composition
@@ -53,11 +53,11 @@ class FusedIntermediateLayerGetter(FusedModule, IntermediateLayerGetter):
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         names = list(self._modules)
         if tuple(names[:4]) != STEM or not self.return_layers.keys().isdisjoint(STEM):
-            return super().forward(x)
+            return super().forward(x)  # type: ignore[no-untyped-call,no-any-return]
         stem = fused_stem(x, self._modules, self._composition)
         if stem is None:
-            return super().forward(x)
-        out = OrderedDict()
+            return super().forward(x)  # type: ignore[no-untyped-call,no-any-return]
+        out: OrderedDict[str, Tensor] = OrderedDict()
         for name in names[4:]:
             stem = self[name](stem)
             if name in self.return_layers:
