@@ -58,13 +58,13 @@ def output_gradient(
 def gradient_sums(dz: Tensor, y: Tensor | None, mean: Tensor | None, invstd: Tensor | None) -> Tensor:
     """(2, C): Σdz and Σ(dz·x̂) with x̂ = (y − mean)·invstd; the second row is zero without ``mean``.
 
-    Summed in float64, as torch's own CPU BatchNorm does: gradients of γ and β cancel.
+    In float64, as torch's own CPU BatchNorm does it: the terms cancel, their roundings do not.
     """
-    dz = wide(dz)
-    total = dz.sum(ALL_BUT_CHANNELS, dtype=torch.float64)
+    exact = dz.double()
+    total = exact.sum(ALL_BUT_CHANNELS)
     if y is None or mean is None or invstd is None:
         projected = torch.zeros_like(total)
     else:
-        normalized = (wide(y) - per_channel(mean, dz)) * per_channel(invstd, dz)
-        projected = (dz * normalized).sum(ALL_BUT_CHANNELS, dtype=torch.float64)
-    return torch.stack((total, projected)).to(dz.dtype)
+        normalized = (y.double() - per_channel(mean, exact)) * per_channel(invstd, exact)
+        projected = (exact * normalized).sum(ALL_BUT_CHANNELS)
+    return torch.stack((total, projected)).to(accumulate_dtype(dz.dtype))

@@ -1,0 +1,44 @@
+"""Fixtures of the whole suite: back-ends, seeds, threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fusedres  # noqa: F401  (registers the back-ends)
+from fusedres.ops._dispatch import BACKENDS
+
+#: Where a back-end's tensors live; any other back-end's are on the CPU.
+BACKEND_DEVICES = {"cuda": "cuda", "triton": "cuda"}
+
+
+def device_of(backend: str) -> torch.device:
+    return torch.device(BACKEND_DEVICES.get(backend, "cpu"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The shapes are small: a second thread costs more than it brings, and varies timings."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.gpu if name in BACKEND_DEVICES else ()) for name in BACKENDS]
+)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each back-end of this build in turn; one that cannot run here is skipped with its own reason."""
+    name: str = request.param
+    reason = BACKENDS[name].refusal(device_of(name), torch.float32)
+    if reason is not None:
+        pytest.skip(f"back-end '{name}': {reason}")
+    return name
+
+
+@pytest.fixture
+def device(backend: str) -> torch.device:
+    return device_of(backend)
