@@ -1,0 +1,20 @@
+"""The typer application; each command is a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from fusedres.cli.classify import classify
+from fusedres.cli.compare import compare
+from fusedres.cli.info import info
+
+app = typer.Typer(
+    name="fusedres",
+    help="ResNets with fewer, larger kernels: what is installed, how it compares, what it sees.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(info)
+app.command()(compare)
+app.command()(classify)

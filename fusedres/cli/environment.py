@@ -1,0 +1,45 @@
+"""Every environment variable that fusedres reads: the one table of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable: when it is read, what it may be, and what it does."""
+
+    name: str
+    read: str
+    values: str
+    meaning: str
+
+
+VARIABLES = (
+    Variable(
+        "FUSEDRES_BACKEND",
+        "import",
+        "auto, reference, cpu, cuda, triton",
+        "which back-end runs the kernel ops",
+    ),
+    Variable(
+        "FUSEDRES_COMPOSITION",
+        "import",
+        "auto, plain, pointwise, stats, mainloop",
+        "how a block's kernels are composed in training",
+    ),
+    Variable("FUSEDRES_AUTOTUNE", "run", "0, 1", "whether measured plans may be used"),
+    Variable(
+        "FUSEDRES_CPU_ISA",
+        "import",
+        "portable, avx2, avx512",
+        "instruction set of the CPU kernels; default: the best there is",
+    ),
+    Variable(
+        "FUSEDRES_CUDA_ARCHS",
+        "build",
+        "torch's spelling, as 8.0+PTX;9.0",
+        "architectures that CUDA is compiled for",
+    ),
+    Variable("FUSEDRES_NO_EXT", "build", "0, 1", "1 installs pure Python, on the reference back-end"),
+)
