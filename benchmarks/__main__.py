@@ -1,0 +1,145 @@
+"""``python -m benchmarks``: measure whole models against their peers, and write what the README shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from benchmarks.models import cells as cell_list
+from benchmarks.models import machine, peers, results
+from benchmarks.models.table import console_tables
+
+app = typer.Typer(add_completion=False)
+console = Console() if sys.stdout.isatty() else Console(width=120)
+README = machine.ROOT / "README.md"
+
+
+def _split(values: list[str] | None) -> list[str]:
+    return [name for value in values or [] for name in value.split(",") if name]
+
+
+@app.callback(invoke_without_command=True, help=__doc__)
+def main(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        run()
+
+
+@app.command()
+def run(
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(help="Globs such as 'infer-*' or 'train-resnet50-fp32-b16'; default: all."),
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peers", help="Names of `list`; ours and eager always run.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds a cell.")] = 7,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="Repeat for several; default: all cores.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results file; default: benchmarks/results/<device>.json.")
+    ] = None,
+    write_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the plot and the README.")
+    ] = True,
+) -> None:
+    """Measure cells, put each into the results file as it is done, then write the report."""
+    try:
+        chosen_cells = cell_list.choose(_split(cells), threads or [machine.cores()])
+        chosen_peers = peers.choose(_split(peer))
+        path = out or results.path_here()
+        results.load(path)  # a file that cannot be merged into is found before minutes of measuring
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    from benchmarks.models.session import measure  # torch, which `--help` need not wait for
+
+    began = time.monotonic()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="fusedres-bench-") as folder,
+        Progress(*columns, console=console) as progress,
+    ):
+        bar = progress.add_task("", total=len(chosen_cells))
+        for cell in chosen_cells:
+
+            def say(words: str, name: str = str(cell)) -> None:
+                progress.update(bar, description=f"[bold]{name}[/bold] {words}")
+
+            measured = measure(cell, chosen_peers, rounds, Path(folder), say)
+            results.add(path, str(cell), measured)
+            progress.advance(bar)
+    only = {str(cell) for cell in chosen_cells}
+    for table in console_tables(results.load(path), only):
+        console.print(table)
+    console.print(f"{path}, {time.monotonic() - began:.0f} s")
+    if write_report:
+        report(path if out else None, README)
+
+
+@app.command()
+def report(
+    path: Annotated[
+        Path | None, typer.Option("--results", help="One results file; default: all of them.")
+    ] = None,
+    readme: Annotated[Path, typer.Option(help="The README with the two marks.")] = README,
+) -> None:
+    """Write the plots beside the results files, and the tables into the README."""
+    from benchmarks.models.plot import draw
+    from benchmarks.models.report import render, write_readme
+
+    files = [path] if path else sorted(results.FOLDER.glob("*.json"))
+    try:
+        sections = []
+        for file in files:
+            if not file.exists():
+                raise ValueError(f"--results: {file} must exist; run `python -m benchmarks run` first")
+            found = results.load(file)
+            picture = file.with_suffix(".png")
+            draw(found, picture)
+            sections.append(render(found, os.path.relpath(picture, readme.parent)))
+            console.print(str(picture))
+        if not sections:
+            raise ValueError(f"no results in {results.FOLDER}; run `python -m benchmarks run` first")
+        if not readme.exists():
+            raise ValueError(f"--readme: {readme} must exist, with the marks of the report")
+        write_readme(readme, sections)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    console.print(str(readme))
+
+
+@app.command("list")
+def list_() -> None:
+    """Cells and peers by name, and which peers are not installed."""
+    for cell in cell_list.choose([], [machine.cores()]):
+        console.print(str(cell))
+    for peer in peers.PEERS.values():
+        console.print(
+            f"{peer.name:12} {peer.label:24} {', '.join(peer.tasks):20} {peer.missing() or 'installed'}"
+        )
+
+
+if __name__ == "__main__":
+    app()
