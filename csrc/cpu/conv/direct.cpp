@@ -1,0 +1,128 @@
+#include "cpu/conv/direct.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace fusedres::conv {
+namespace {
+
+// Inputs of one block of tiles stay in L2 (2 MB on Sapphire Rapids, 1 MB on Zen 4) while every panel of
+// weights passes over them.
+constexpr int64_t kBlockBytes = 384 * 1024;
+constexpr int64_t kBlockTiles = 256;
+
+// Output pixels cut into segments of equal length, none crossing the end of a row. The last segment of a
+// row is moved back to end with it and skips what its neighbour stores, so nothing is read out of bounds.
+struct Segments {
+  int64_t images, rows, width;  // pixels that lie evenly: a row, or everything if it is dense
+  int64_t length, per_row;
+
+  Segments(const DirectConv& conv, int64_t max_rows) {
+    const bool even = conv.step_h == 1 && conv.step_w == 1 && conv.in.dense() && conv.out.dense() &&
+                      conv.in.width == conv.out.width && conv.in.height == conv.out.height &&
+                      (conv.residual.data == nullptr || conv.residual.dense());
+    images = even ? 1 : conv.out.images;
+    rows = even ? 1 : conv.out.height;
+    width = even ? conv.out.images * conv.out.height * conv.out.width : conv.out.width;
+    per_row = ceil_div(width, max_rows);
+    length = ceil_div(width, per_row);
+  }
+
+  int64_t count() const { return images * rows * per_row; }
+
+  void place(const DirectConv& conv, int64_t segment, int half, Tile& tile) const {
+    const int64_t row = segment / per_row;
+    const int64_t wanted = segment % per_row * length;
+    const int64_t x = std::min(wanted, width - length);
+    const int64_t n = row / rows, y = row % rows;
+    tile.in[half] = conv.in.at(n, y * conv.step_h, x * conv.step_w);
+    tile.out[half] = conv.out.at(n, y, x);
+    tile.residual[half] = conv.residual.data != nullptr ? conv.residual.at(n, y, x) : nullptr;
+    tile.skip[half] = wanted - x;
+  }
+};
+
+// Offsets of the filter's taps from the input of a pixel.
+struct Taps {
+  int64_t offsets[kMostTaps];
+  int64_t count = 0, run = 0;
+
+  explicit Taps(const DirectConv& conv) {
+    const PackedHeader& header = packed_header(conv.packed);
+    const Filter& filter = header.filter;
+    const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
+    const int64_t channels = packed_channels(header);
+    // Where pixels touch, the columns of a filter's row are one run: fewer, longer taps.
+    const bool merged = conv.in.pixel == channels * element &&
+                        (merges_columns(header) || conv.tiles->input_group == 1);
+    const int64_t cols = merged ? 1 : filter.cols;
+    run = merged ? filter.cols * channels : channels;
+    for (int64_t r = 0; r < filter.rows; ++r)
+      for (int64_t s = 0; s < cols; ++s) offsets[count++] = r * conv.in.row + s * conv.in.pixel;
+  }
+};
+
+}  // namespace
+
+void DirectConv::run(int64_t part, int64_t parts) const {
+  const PackedHeader& header = packed_header(packed);
+  const Segments segments(*this, tiles->max_rows);
+  const Taps taps(*this);
+  const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
+  const int64_t weights_of_panel = panel_bytes(header);
+  const int64_t panels = header.filter.panels();
+
+  // Each thread reads all inputs and some weights, or some inputs and all weights: whichever is less.
+  const int64_t tile_count = ceil_div(segments.count(), 2);
+  const int64_t input_bytes = in.images * in.image;
+  const bool split_panels = panels >= parts && (weights_of_panel * panels > input_bytes || tile_count < 4 * parts);
+  const Range own_tiles = split_panels ? Range{0, tile_count} : share(tile_count, part, parts);
+  const Range own_panels = split_panels ? share(panels, part, parts) : Range{0, panels};
+
+  TileCommon common;
+  common.rows = segments.length;
+  common.in_step = in.pixel * step_w;
+  common.out_step = out.pixel;
+  common.residual_step = residual.pixel;
+  common.taps = taps.offsets;
+  common.tap_count = taps.count;
+  common.run = taps.run;
+  common.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
+  const TileKernel kernels[2] = {tiles->kernel(segments.length, 1), tiles->kernel(segments.length, 2)};
+
+  if (tiles->enter != nullptr) tiles->enter(common);
+  const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;
+  const int64_t block = std::clamp<int64_t>(kBlockBytes / tile_bytes, 2, kBlockTiles);
+  Tile list[kBlockTiles];
+  for (int64_t from = own_tiles.begin; from < own_tiles.end; from += block) {
+    const int64_t in_block = std::min(block, own_tiles.end - from);
+    for (int64_t t = 0; t < in_block; ++t)
+      for (int half = 0; half < 2; ++half)
+        if (const int64_t segment = 2 * (from + t) + half; segment < segments.count())
+          segments.place(*this, segment, half, list[t]);
+    const bool odd_end = 2 * (from + in_block) > segments.count();
+
+    for (int64_t p = own_panels.begin; p < own_panels.end; ++p) {
+      const char* weights = packed_data(packed) + p * weights_of_panel;
+      const int64_t first = p * kPanel;
+      const bool more = p + 1 < own_panels.end;
+      for (int64_t t = 0; t < in_block; ++t) {
+        Tile tile = list[t];
+        for (int half = 0; half < 2; ++half) {
+          tile.out[half] += first * element;
+          if (tile.residual[half] != nullptr) tile.residual[half] += first * element;
+        }
+        tile.weights = weights;
+        tile.scale = epilogue.scale + first;
+        tile.shift = epilogue.shift + first;
+        tile.channels = std::min(kPanel, header.filter.out_channels - first);
+        tile.fetches = more && t < 2;
+        tile.ahead = tile.fetches ? weights + weights_of_panel + t * (weights_of_panel / 2) : weights;
+        kernels[odd_end && t + 1 == in_block ? 0 : 1](common, tile);
+      }
+    }
+  }
+  if (tiles->leave != nullptr) tiles->leave();
+}
+
+}  // namespace fusedres::conv

@@ -1,0 +1,16 @@
+// Scratch memory of the calling thread, and advice to the kernel about large buffers.
+#pragma once
+
+#include <cstdint>
+
+namespace fusedres::conv {
+
+// At least `bytes`, aligned to 64, valid until this thread's next call. It grows, is never cleared, and is
+// freed with the thread: what a block keeps between its convolutions faults no pages once it is warm.
+char* scratch_memory(int64_t bytes);
+
+// Ask for 2 MB pages where `bytes` fill some: one fault instead of 512, and fewer TLB misses. Only advice:
+// nothing depends on it, and it changes neither malloc nor the memory's contents.
+void advise_large_pages(void* data, int64_t bytes);
+
+}  // namespace fusedres::conv

@@ -1,0 +1,47 @@
+// Packed weights: one flat buffer, a header and then the filters in the order in which the kernels read them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/conv/shape.h"
+
+namespace fusedres::conv {
+
+struct PackedHeader {
+  static constexpr uint64_t kMagic = 0x31306e6f63736266;  // "fbscon01"
+  uint64_t magic;
+  int64_t algorithm;
+  int64_t bytes;  // of the whole buffer: what a kernel may read
+  int64_t group;  // channels are stored, and read, in multiples of this (AMX: 32, or a stem's 4)
+  Filter filter;
+};
+
+// A filter's taps (R * S) are listed on the stack.
+constexpr int64_t kMostTaps = 128;
+
+// Vectors of the weights are loaded aligned: 64 bytes each.
+constexpr int64_t kPackedDataOffset = 128;
+static_assert(sizeof(PackedHeader) <= kPackedDataOffset);
+
+inline const PackedHeader& packed_header(const void* packed) { return *static_cast<const PackedHeader*>(packed); }
+inline const char* packed_data(const void* packed) { return static_cast<const char*>(packed) + kPackedDataOffset; }
+
+// Input channels as the kernels of `header` see them: rounded up to the group, the rest being zeros.
+inline int64_t packed_channels(const PackedHeader& header) {
+  return round_up(header.filter.in_channels, header.group);
+}
+
+// The filter's columns and channels lie in one run (a stem: 7 x 4 values), read as if they were channels.
+bool merges_columns(const PackedHeader& header);
+
+// Bytes of the weights of one panel of 32 filters.
+int64_t panel_bytes(const PackedHeader& header);
+
+PackedHeader make_header(Algorithm algorithm, const Filter& filter);
+
+// Write the header and the packed form of `weights`, (K, C, R, S) with the given strides in elements, fp32 or
+// bf16 by the algorithm's type. `out` has header.bytes bytes, aligned to 64.
+void pack_weights(const PackedHeader& header, const void* weights, const int64_t strides[4], void* out);
+
+}  // namespace fusedres::conv

@@ -1,0 +1,84 @@
+// What a convolution is, for every file of this directory: sizes, element type, algorithm.
+// Nothing here knows torch; the engine compiles and tests without it.
+#pragma once
+
+#include <cstdint>
+
+namespace fusedres::conv {
+
+enum class DataType : int32_t { kFloat32 = 0, kBFloat16 = 1 };
+
+inline int64_t element_size(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
+
+// The algorithm is fixed when the weights are packed, because each has a weight layout of its own.
+enum class Algorithm : int32_t {
+  kDirectF32 = 0,        // register tiles of fp32 FMAs
+  kWinogradF32 = 1,      // F(2x2, 3x3): 16 products for 4 outputs instead of 36
+  kDirectBf16Dot = 2,    // vdpbf16ps: pairs of bf16, fp32 accumulation
+  kDirectBf16Amx = 3,    // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
+};
+constexpr int32_t kAlgorithms = 4;
+
+inline DataType data_type(Algorithm algorithm) {
+  return algorithm == Algorithm::kDirectF32 || algorithm == Algorithm::kWinogradF32 ? DataType::kFloat32
+                                                                                    : DataType::kBFloat16;
+}
+
+// Filters of every algorithm are packed in panels of 32 (two vectors of 16 fp32), the last one filled with zeros.
+constexpr int64_t kPanel = 32;
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// The part of a convolution that its weights know: no groups, no dilation (oneDNN serves those).
+struct Filter {
+  int64_t out_channels = 0;  // K
+  int64_t in_channels = 0;   // C
+  int64_t rows = 0;          // R
+  int64_t cols = 0;          // S
+  int64_t stride_h = 1, stride_w = 1;
+  int64_t pad_h = 0, pad_w = 0;
+
+  int64_t panels() const { return ceil_div(out_channels, kPanel); }
+  bool pointwise() const { return rows == 1 && cols == 1 && pad_h == 0 && pad_w == 0; }
+  int64_t out_height(int64_t height) const { return (height + 2 * pad_h - rows) / stride_h + 1; }
+  int64_t out_width(int64_t width) const { return (width + 2 * pad_w - cols) / stride_w + 1; }
+};
+
+// Images in NHWC order. Strides are in bytes, so that one driver serves every element type.
+struct Map {
+  char* data = nullptr;  // channel 0 of pixel (0, 0) of image 0
+  int64_t images = 0, height = 0, width = 0, channels = 0;
+  int64_t pixel = 0, row = 0, image = 0;
+
+  char* at(int64_t n, int64_t y, int64_t x) const { return data + n * image + y * row + x * pixel; }
+  bool dense() const { return row == width * pixel && image == height * row; }
+  Map from_image(int64_t first, int64_t count) const {
+    Map part = *this;
+    part.data += first * image;
+    part.images = count;
+    return part;
+  }
+};
+
+inline Map dense_map(void* data, int64_t images, int64_t height, int64_t width, int64_t channels, int64_t element) {
+  const int64_t pixel = channels * element;
+  return {static_cast<char*>(data), images, height, width, channels, pixel, pixel * width, pixel * width * height};
+}
+
+// out = relu?(conv * scale + shift + residual?)
+struct Epilogue {
+  const float* scale = nullptr;  // round_up(K, 32) values each
+  const float* shift = nullptr;
+  bool relu = false;
+};
+
+// [begin, end) of part `part` of `parts` of `count` things.
+struct Range {
+  int64_t begin, end;
+};
+inline Range share(int64_t count, int64_t part, int64_t parts) {
+  return {count * part / parts, count * (part + 1) / parts};
+}
+
+}  // namespace fusedres::conv

@@ -1,0 +1,56 @@
+// The one inner kernel: a few output pixels by 32 filters, all sums in registers.
+//
+// A tile is two runs ("halves") of up to kTileRows pixels each. Inside a half the pixels lie `in_step` bytes
+// apart; the halves start anywhere. Two halves of 7 rows by two vectors are 28 of AVX-512's 32 registers,
+// and 7 divides every row of a ResNet (112, 56, 28, 14, 7).
+#pragma once
+
+#include <cstdint>
+
+namespace fusedres::conv {
+
+// What every tile of a convolution has in common.
+struct TileCommon {
+  int64_t rows = 0;            // pixels of a half
+  int64_t in_step = 0;         // bytes from a pixel's input to the next pixel's
+  int64_t out_step = 0;        // the same of the output
+  int64_t residual_step = 0;   // and of the residual
+  const int64_t* taps = nullptr;  // byte offsets of the filter's taps from the pixel's input
+  int64_t tap_count = 0;
+  int64_t run = 0;             // consecutive input values of one tap
+  float floor = 0;             // 0 with ReLU, -infinity without
+};
+
+struct Tile {
+  const char* in[2];
+  char* out[2];
+  const char* residual[2];     // null: none
+  int64_t skip[2];             // leading pixels that a neighbour stores: computed, not stored
+  const char* weights;         // of the panel
+  const float* scale;          // 32 values each
+  const float* shift;
+  int64_t channels;            // filters to store, 1 to 32
+  // Weights that will be wanted next. A tile that `fetches` prefetches as many bytes of them as half a panel
+  // has, so that two tiles bring in the next panel from L3 or memory while they compute.
+  const char* ahead;
+  bool fetches;
+};
+
+using TileKernel = void (*)(const TileCommon&, const Tile&);
+
+// The tile kernels of one algorithm on one instruction set.
+struct TileFamily {
+  int64_t max_rows;    // of a half
+  int64_t input_group; // the run is a multiple of this
+  // The kernel for `rows` pixels a half (1 to max_rows) and 1 or 2 halves.
+  TileKernel (*kernel)(int64_t rows, int64_t halves);
+  // Called by each thread before and after its tiles; may be null (AMX sets up its tile registers).
+  void (*enter)(const TileCommon&);
+  void (*leave)();
+};
+
+extern const TileFamily kTilesF32Avx512;
+extern const TileFamily kTilesBf16Avx512;
+extern const TileFamily kTilesBf16Amx;
+
+}  // namespace fusedres::conv

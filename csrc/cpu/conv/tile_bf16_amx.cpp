@@ -1,0 +1,112 @@
+// bf16 tiles on AMX: tdpbf16ps multiplies 16 pixels x 32 channels by 32 channels x 16 filters in 16 cycles.
+// Two halves of 16 pixels by two vectors of filters are four accumulators, two tiles of input, two of weights.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC bug 105593
+#include <immintrin.h>
+
+#include "cpu/conv/tile.h"
+
+namespace fusedres::conv {
+namespace {
+
+constexpr int64_t kStep = 32;  // channels of one multiplication
+
+// What ldtilecfg reads (Intel's Software Developer's Manual, volume 1, 18.3).
+struct TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+int64_t step_of(const TileCommon& common) { return common.run < kStep ? common.run : kStep; }
+
+// Tiles 0-3: sums. 4, 5: a half's input. 6, 7: weights, a row for each pair of channels.
+void enter(const TileCommon& common) {
+  TileConfig config;
+  const auto pixels = static_cast<uint8_t>(common.rows);
+  const int64_t step = step_of(common);
+  for (int tile = 0; tile < 8; ++tile) {
+    config.rows[tile] = tile < 6 ? pixels : static_cast<uint8_t>(step / 2);
+    config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? step * 2 : 64);
+  }
+  // GCC's intrinsic declares only 8 of the 64 bytes as read; without this the other stores are dropped.
+  asm volatile("" : : "r"(&config) : "memory");
+  _tile_loadconfig(&config);
+}
+
+void leave() { _tile_release(); }
+
+void store_half(const float* sums, const TileCommon& common, const Tile& tile, int half) {
+  const __m512 floor = _mm512_set1_ps(common.floor);
+  for (int v = 0; v < 2; ++v) {
+    const int64_t left = tile.channels - 16 * v;
+    if (left <= 0) return;
+    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
+    const __m512 scale = _mm512_loadu_ps(tile.scale + 16 * v), shift = _mm512_loadu_ps(tile.shift + 16 * v);
+    for (int64_t row = tile.skip[half]; row < common.rows; ++row) {
+      __m512 value = _mm512_fmadd_ps(_mm512_load_ps(sums + v * 256 + row * 16), scale, shift);
+      if (tile.residual[half] != nullptr) {
+        const char* residual = tile.residual[half] + row * common.residual_step + 32 * v;
+        const __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, residual));
+        value = _mm512_add_ps(value, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)));
+      }
+      // In this order of operands a NaN passes through, as it does through torch's ReLU.
+      value = _mm512_max_ps(floor, value);
+      _mm256_mask_storeu_epi16(tile.out[half] + row * common.out_step + 32 * v, mask,
+                               (__m256i)_mm512_cvtneps_pbh(value));
+    }
+  }
+}
+
+template <int kHalves>
+void amx_tile(const TileCommon& common, const Tile& tile) {
+  const int64_t step = step_of(common), steps = common.run / step;
+  const int64_t weight_bytes = step * 32;  // step / 2 rows of 64
+  const char* weights = tile.weights;
+  const char* ahead = tile.ahead;
+  _tile_zero(0);
+  _tile_zero(1);
+  if constexpr (kHalves == 2) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t tap = 0; tap < common.tap_count; ++tap) {
+    const char* a0 = tile.in[0] + common.taps[tap];
+    const char* a1 = kHalves == 2 ? tile.in[1] + common.taps[tap] : nullptr;
+    for (int64_t k = 0; k < steps; ++k) {
+      _tile_loadd(6, weights, 64);
+      _tile_loadd(4, a0, common.in_step);
+      _tile_loadd(7, weights + weight_bytes, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (kHalves == 2) {
+        _tile_loadd(5, a1, common.in_step);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        a1 += 2 * step;
+      }
+      if (tile.fetches)
+        for (int64_t line = 0; line < weight_bytes; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
+      a0 += 2 * step;
+      weights += 2 * weight_bytes;
+      ahead += weight_bytes;
+    }
+  }
+  alignas(64) float sums[2][512];
+  _tile_stored(0, sums[0], 64);
+  _tile_stored(1, sums[0] + 256, 64);
+  store_half(sums[0], common, tile, 0);
+  if constexpr (kHalves == 2) {
+    _tile_stored(2, sums[1], 64);
+    _tile_stored(3, sums[1] + 256, 64);
+    store_half(sums[1], common, tile, 1);
+  }
+}
+
+TileKernel kernel(int64_t, int64_t halves) { return halves == 2 ? amx_tile<2> : amx_tile<1>; }
+
+}  // namespace
+
+const TileFamily kTilesBf16Amx = {16, kStep, kernel, enter, leave};
+
+}  // namespace fusedres::conv
