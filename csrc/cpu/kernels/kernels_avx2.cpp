@@ -1,0 +1,2 @@
+#define FUSEDRES_ISA avx2
+#include "cpu/kernels/table.h"

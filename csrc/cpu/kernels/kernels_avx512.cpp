@@ -1,0 +1,2 @@
+#define FUSEDRES_ISA avx512
+#include "cpu/kernels/table.h"

@@ -1,0 +1,2 @@
+#define FUSEDRES_ISA portable
+#include "cpu/kernels/table.h"

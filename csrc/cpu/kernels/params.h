@@ -1,0 +1,109 @@
+// What each kernel is told, and the table of kernels that every ISA fills.
+//
+// Activations are rows: `rows` = N * H * W of them, `channels` values each, dense. Vectors are fp32,
+// `channels` long. Pointers to what is absent are null. A kernel works on [begin, end), of rows or of what
+// its comment says; the caller splits the work over threads.
+#pragma once
+
+#include <cstdint>
+
+#include "common/element.h"
+
+namespace fusedres {
+
+template <typename T>
+struct AffineAddAct {
+  const T *a, *b;
+  const float *sa, *ta, *sb, *tb;
+  T* out;
+  int64_t channels;
+  bool relu;
+};
+
+// One chunk of rows -> count, mean and m2 of its row in the (chunks, channels) outputs.
+template <typename T>
+struct BnStats {
+  const T* y;
+  float *count, *mean, *m2;
+  int64_t rows, channels, chunk_rows;
+};
+
+struct BnFinalize {
+  const float *count, *mean, *m2, *gamma, *beta;
+  float *out_mean, *var, *invstd, *scale, *shift;
+  int64_t tiles, channels;
+  double eps;
+};
+
+// One chunk of rows -> its row in `partial`, (chunks, 3, channels) fp64: sum dz, sum dz * (y - mean), and the
+// latter for y2. dz is written where there is a mask: by `out`, or by y * s + t.
+template <typename T>
+struct BnActBwdReduce {
+  const T *dout, *out, *y, *y2;
+  const float *s, *t, *mean, *mean2;
+  T* dz;
+  double* partial;
+  int64_t rows, channels, chunk_rows;
+};
+
+template <typename T>
+struct BnActBwdApply {
+  const T *dz, *y, *y2;
+  const float *p, *q, *r, *p2, *q2, *r2;
+  T *dy, *dy2;
+  int64_t channels;
+};
+
+// 3 x 3 windows, stride 2, padding 1. The forward works on pooled rows (image, pooled row).
+template <typename T>
+struct AffineActMaxpool {
+  const T* y;
+  const float *s, *t;
+  T* out;
+  uint8_t* index;
+  int64_t height, width, pooled_height, pooled_width, channels;
+};
+
+// One chunk of input rows (image, row) -> dz of those rows, and its row in `partial`, (chunks, 3, channels).
+template <typename T>
+struct AffineActMaxpoolBwd {
+  const T *dout, *y;
+  const uint8_t* index;
+  const float *s, *t, *mean;
+  T* dz;
+  double* partial;
+  int64_t image_rows, height, width, pooled_height, pooled_width, channels, chunk_rows;
+};
+
+template <typename T>
+struct ElementKernels {
+  void (*affine_add_act)(const AffineAddAct<T>&, int64_t begin, int64_t end);
+  void (*bn_stats)(const BnStats<T>&, int64_t begin_chunk, int64_t end_chunk);
+  void (*bn_act_bwd_reduce)(const BnActBwdReduce<T>&, int64_t begin_chunk, int64_t end_chunk);
+  void (*bn_act_bwd_apply)(const BnActBwdApply<T>&, int64_t begin, int64_t end);
+  void (*affine_act_maxpool)(const AffineActMaxpool<T>&, int64_t begin, int64_t end);
+  void (*affine_act_maxpool_bwd)(const AffineActMaxpoolBwd<T>&, int64_t begin_chunk, int64_t end_chunk);
+};
+
+struct KernelTable {
+  ElementKernels<float> fp32;
+  ElementKernels<BFloat16> bf16;
+  void (*bn_finalize)(const BnFinalize&);
+
+  template <typename T>
+  const ElementKernels<T>& of() const;
+};
+
+template <>
+inline const ElementKernels<float>& KernelTable::of<float>() const {
+  return fp32;
+}
+template <>
+inline const ElementKernels<BFloat16>& KernelTable::of<BFloat16>() const {
+  return bf16;
+}
+
+// The table of the active ISA.
+const KernelTable& kernels();
+
+}  // namespace fusedres

@@ -1,0 +1,28 @@
+"""The CPU back-end: our vectorised C++ for everything around a convolution, oneDNN (through ATen) for those.
+
+fp32 and bf16 on a CPU. The C++ registers itself in ``fusedres_cpu`` when ``fusedres._C`` is loaded; the
+convolutions are composed here in Python. Without the extension the back-end says so and serves nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from fusedres._build import extension_missing
+from fusedres.backends.cpu import backward, conv
+from fusedres.ops._dispatch import Backend, register_backend
+
+__all__ = ["backward", "conv"]
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"it serves tensors on the CPU; got {device}"
+    if dtype not in DTYPES:
+        return f"it serves float32 and bfloat16; got {dtype}"
+    return None
+
+
+register_backend(Backend("cpu", lambda: extension_missing("_C"), _cannot_serve))

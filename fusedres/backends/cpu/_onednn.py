@@ -1,0 +1,80 @@
+"""oneDNN's convolutions as ATen offers them, and when they can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fusedres.backends.cpu._packed import bias_of, packed_weight
+
+Ints = Sequence[int]
+
+
+@cache
+def _onednn_serves(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def can_fuse(x: Tensor, residual: Tensor | None = None, groups: int = 1) -> bool:
+    """Whether oneDNN's fused convolution takes these operands.
+
+    It refuses empty ones, and ATen's form for a residual has no grouped bf16.
+    """
+    return _onednn_serves(x.dtype) and x.numel() > 0 and (residual is None or groups == 1)
+
+
+def fused_conv(
+    x: Tensor,
+    w: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    *,
+    into_residual: bool = False,
+) -> Tensor:
+    """``relu(conv(x, w) * scale + shift + residual)`` in one launch.
+
+    ``into_residual`` writes the result over ``residual``, for a caller that owns it.
+    """
+    packed = packed_weight(w, scale, x.shape, stride, padding, dilation, groups)
+    geometry = (padding, stride, dilation, groups)
+    act = "relu" if relu else "none"
+    if residual is None:
+        # This form takes an fp32 bias beside bf16 activations; the one below does not.
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, packed, shift, *geometry, act, [], "")
+        return out
+    bias = bias_of(shift, x.dtype)
+    unary = "relu" if relu else None
+    if into_residual:
+        run = torch.ops.mkldnn._convolution_pointwise_.binary
+        return run(residual, x, packed, bias, *geometry, "add", None, unary, [], "")  # type: ignore[no-any-return]
+    run = torch.ops.mkldnn._convolution_pointwise.binary
+    return run(x, residual, packed, bias, *geometry, "add", None, unary, [], "")  # type: ignore[no-any-return]
+
+
+def convolution(x: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
+    """The plain convolution, channels_last."""
+    y: Tensor = torch.ops.aten.convolution.default(x, w, None, stride, padding, dilation, False, (0, 0), groups)
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+def convolution_gradient(
+    dy: Tensor, x: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, of: str
+) -> Tensor:
+    """The gradient of :func:`convolution` for ``of`` = "x" or "w"; the other one's values are not read."""
+    wanted = (of == "x", of == "w", False)
+    dx, dw, _ = torch.ops.aten.convolution_backward.default(
+        dy, x, w, None, stride, padding, dilation, False, (0, 0), groups, wanted
+    )
+    gradient: Tensor = dx if of == "x" else dw
+    return gradient
