@@ -1,9 +1,9 @@
 """Build fusedres: ``fusedres._C`` (CPU) and, where nvcc and CUDA sources are found, ``fusedres._C_cuda``.
 
 ``build_support/plan.py`` decides what is compiled and with which flags, ``build_support/commands.py``
-compiles it. A C++ file ``csrc/cpu/**/*_avx2.cpp`` (``_avx512``, ``_avx512bf16``, ``_amx``) is compiled for that
-ISA, every other one for the baseline. Environment: FUSEDRES_NO_EXT=1 (pure Python), FUSEDRES_CUDA_ARCHS,
-CXX, MAX_JOBS.
+compiles it. A C++ file ``csrc/cpu/**/*_avx2.cpp`` (``_avx512``, ``_avx512bf16``, ``_amx``) is compiled for
+that ISA, every other one for the baseline. Environment: FUSEDRES_NO_EXT=1 (pure Python),
+FUSEDRES_CUDA_ARCHS, CXX, MAX_JOBS.
 """
 
 import platform

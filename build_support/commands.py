@@ -19,7 +19,7 @@ CONFIG_FILE = "_build_config.json"
 def build_py_command(plan: BuildPlan) -> type[build_py]:
     """``build_py`` that also writes what was resolved, for ``fusedres.build_info()``."""
 
-    class BuildPy(build_py):
+    class BuildPy(build_py):  # type: ignore[misc]
         def run(self) -> None:
             super().run()
             package = Path("fusedres") if self.editable_mode else Path(self.build_lib, "fusedres")
@@ -42,7 +42,7 @@ def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extensio
 
     common = {"py_limited_api": True, "include_dirs": [str(root / "csrc")]}
     modules = [
-        CppExtension(
+        CppExtension(  # type: ignore[no-untyped-call]
             "fusedres._C",
             cpu_sources(root, machine),
             extra_compile_args={"cxx": list(plan.cxx_flags)},
@@ -51,7 +51,7 @@ def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extensio
     ]
     if plan.cuda:
         modules.append(
-            CUDAExtension(
+            CUDAExtension(  # type: ignore[no-untyped-call]
                 "fusedres._C_cuda",
                 cuda_sources(root),
                 extra_compile_args={
@@ -63,7 +63,7 @@ def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extensio
             )
         )
 
-    class BuildExt(BuildExtension):  # type: ignore[misc]
+    class BuildExt(BuildExtension):
         """Compiles the sources of each ISA in a pass of their own, with that ISA's flags.
 
         Inline functions of the standard library that two objects emit are merged by the linker, which

@@ -30,7 +30,9 @@ class Toolkit:
 
 def nvcc_candidates(environ: dict[str, str]) -> list[str]:
     """The compilers to ask, in order: the user's CUDA_HOME, PATH, the conventional place."""
-    found = [os.path.join(environ[name], "bin", "nvcc") for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name)]
+    found = [
+        os.path.join(environ[name], "bin", "nvcc") for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name)
+    ]
     found += [shutil.which("nvcc", path=environ.get("PATH")) or "", "/usr/local/cuda/bin/nvcc"]
     return [path for path in dict.fromkeys(found) if os.access(path, os.X_OK)]
 

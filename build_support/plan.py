@@ -66,7 +66,9 @@ def find_compiler(environ: dict[str, str]) -> str | None:
         program = shlex.split(environ["CXX"])[0]
         found = shutil.which(program, path=environ.get("PATH"))
         if found is None:
-            raise RuntimeError(f"fusedres: CXX must name a C++ compiler; got {environ['CXX']!r}, which is not found")
+            raise RuntimeError(
+                f"fusedres: CXX must name a C++ compiler; got {environ['CXX']!r}, which is not found"
+            )
         return found
     python_cxx = (sysconfig.get_config_var("CXX") or "").split()
     candidates = [*python_cxx[:1], "c++", "g++", "clang++"]

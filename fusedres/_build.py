@@ -21,7 +21,10 @@ def build_info() -> dict[str, Any]:
         The build's facts, with ``loaded``: the extensions that this process could load, and
         ``cpu_isa``: the instruction set the CPU kernels chose ("portable", "avx2" or "avx512").
     """
-    facts: dict[str, Any] = {"extension": False, "extension_reason": "the package was not built by its setup.py"}
+    facts: dict[str, Any] = {
+        "extension": False,
+        "extension_reason": "the package was not built by its setup.py",
+    }
     if _CONFIG.exists():
         facts = json.loads(_CONFIG.read_text())
     facts["loaded"] = [name for name in ("_C", "_C_cuda") if extension_missing(name) is None]

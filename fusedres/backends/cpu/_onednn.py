@@ -15,7 +15,7 @@ Ints = Sequence[int]
 
 @cache
 def _onednn_serves(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -51,7 +51,9 @@ def fused_conv(
     act = "relu" if relu else "none"
     if residual is None:
         # This form takes an fp32 bias beside bf16 activations; the one below does not.
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, packed, shift, *geometry, act, [], "")
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
+            x, packed, shift, *geometry, act, [], ""
+        )
         return out
     bias = bias_of(shift, x.dtype)
     unary = "relu" if relu else None
@@ -64,7 +66,9 @@ def fused_conv(
 
 def convolution(x: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
     """The plain convolution, channels_last."""
-    y: Tensor = torch.ops.aten.convolution.default(x, w, None, stride, padding, dilation, False, (0, 0), groups)
+    y: Tensor = torch.ops.aten.convolution.default(
+        x, w, None, stride, padding, dilation, False, (0, 0), groups
+    )
     return y.contiguous(memory_format=torch.channels_last)
 
 

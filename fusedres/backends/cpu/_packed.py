@@ -37,9 +37,10 @@ def packed_weight(
         folded = w.detach()
         if scale is not None:
             folded = (folded.float() * scale.detach().float()[:, None, None, None]).to(w.dtype)
-        return torch.ops.aten.mkldnn_reorder_conv2d_weight.default(
+        packed: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight.default(
             folded.contiguous().to_mkldnn(), padding, stride, dilation, groups, size
         )
+        return packed
 
     return _PACKED.get(w, (scale,), variant, pack)
 

@@ -16,7 +16,9 @@ from fusedres.ops._shapes import absent
 Ints = Sequence[int]
 
 
-def output_gradient(dz: Tensor, y: Tensor | None, p: Tensor | None, q: Tensor | None, r: Tensor | None) -> Tensor:
+def output_gradient(
+    dz: Tensor, y: Tensor | None, p: Tensor | None, q: Tensor | None, r: Tensor | None
+) -> Tensor:
     """``p·dz + q·y + r``, ``p·dz``, or ``dz``: what reached the convolution's output."""
     if p is None:
         return dz
@@ -59,9 +61,7 @@ def conv_dgrad(
     if prev_mean is not None:
         y_of_mask = prev_y
     reduce = kernel("cpu", "bn_act_bwd_reduce")
-    dz_before, sums, _ = reduce(
-        dx, out, y_of_mask, prev_s, prev_t, prev_mean, prev_invstd, None, None, None
-    )
+    dz_before, sums, _ = reduce(dx, out, y_of_mask, prev_s, prev_t, prev_mean, prev_invstd, None, None, None)
     return dz_before, sums
 
 
