@@ -1,0 +1,126 @@
+"""The host side of ``conv_kernel``: operands, constants, grid and partials of one launch."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from fusedres.backends.triton._conv_kernel import conv_kernel
+from fusedres.backends.triton._device import device_facts, dot_precision, needs_int64
+from fusedres.backends.triton._library import dense, launch
+from fusedres.backends.triton._sums import sum_partials
+from fusedres.backends.triton._tiles import CONV_TILES, Problem, plan
+from fusedres.ops._shapes import Geometry
+
+#: Groups with fewer channels than this reduce over taps × channels as one index.
+FEW_CHANNELS = 16
+
+#: What an autotuned choice depends on.
+TUNING_KEY = (
+    "batch", "out_h", "out_w", "src_c", "out_c", "RED", "COLS", "R", "S", "STRIDE_H", "DIL_H", "DGRAD", "SRC_RELU",
+)  # fmt: skip
+
+
+class Prologue(NamedTuple):
+    """What happens to the source as it is loaded: ·scale + shift (+ other·other_scale), ReLU."""
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    other: Tensor | None = None
+    other_scale: Tensor | None = None
+    relu: bool = False
+
+
+class Previous(NamedTuple):
+    """The BatchNorm before: what masks a gradient, and normalises for its sums."""
+
+    y: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+    mean: Tensor | None
+    invstd: Tensor | None
+
+
+class Epilogue(NamedTuple):
+    """What happens to the result before it is stored: ·scale + shift, + add, ReLU, mask."""
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    add: Tensor | None = None
+    relu: bool = False
+    statistics: bool = False
+    previous: Previous | None = None
+
+
+class Partials(NamedTuple):
+    """What an epilogue leaves beside the result: statistics of the tiles, or finished sums."""
+
+    count: Tensor | None
+    mean: Tensor | None
+    m2: Tensor | None
+    sums: Tensor | None
+
+
+def run_conv(
+    src: Tensor, w: Tensor, out: Tensor, g: Geometry, prologue: Prologue, epilogue: Epilogue, *, dgrad: bool
+) -> Partials:
+    """Launch ``conv_kernel``: ``out`` (N, ·, ·, ·) from ``src``, forward or (``dgrad``) backward.
+
+    ``w`` (K, C / groups, R, S) is read channels_last, and copied where it is not.
+    """
+    k, c, r, s = w.shape
+    red, cols = (k // g.groups, c) if dgrad else (c, k // g.groups)
+    classes = g.stride[0] * g.stride[1] if dgrad else 1
+    n, channels, out_h, out_w = out.shape
+    if dgrad:
+        out_pixels = n * triton.cdiv(out_h, g.stride[0]) * triton.cdiv(out_w, g.stride[1])
+    else:
+        out_pixels = n * out_h * out_w
+    precision = dot_precision(src.dtype)
+    flat = red < FEW_CHANNELS and r * s > 1
+    sources = 2 if prologue.other is not None else 1
+    chosen = plan(
+        conv_kernel,
+        Problem(
+            out_pixels, cols, red * r * s if flat else red, g.groups * classes, src.dtype, precision,
+            (sources, 1), prologue.scale is not None, device_facts(src.device),
+        ),
+        CONV_TILES,
+        TUNING_KEY,
+    )  # fmt: skip
+    parts = triton.cdiv(out_pixels, chosen.least_rows)
+    previous = epilogue.previous
+    count = mean = m2 = sums = None
+    if epilogue.statistics:
+        count = out.new_empty(parts, dtype=torch.float32)
+        mean, m2 = (out.new_empty(parts, channels, dtype=torch.float32) for _ in range(2))
+    if previous is not None:
+        slots = 1 if previous.mean is None else 2
+        sums = out.new_empty(classes * parts, slots, channels, dtype=torch.float32)
+
+    def grid(meta: dict[str, int]) -> tuple[int, int, int]:
+        tiles = triton.cdiv(out_pixels, meta["BM"]) * triton.cdiv(cols, meta["BN"])
+        return tiles, g.groups, classes
+
+    if parts:
+        launch(
+            chosen.kernel, grid,
+            src, *dense(prologue.scale, prologue.shift), prologue.other, *dense(prologue.other_scale),
+            w.contiguous(memory_format=torch.channels_last),
+            out, *dense(epilogue.scale, epilogue.shift), epilogue.add,
+            count, mean, m2,
+            *((previous.y, *dense(*previous[1:])) if previous is not None else (None,) * 5), sums,
+            n, *src.shape[2:], src.shape[1], out_h, out_w, channels, parts,
+            RED=red, COLS=cols, R=r, S=s,
+            STRIDE_H=g.stride[0], STRIDE_W=g.stride[1], PAD_H=g.padding[0], PAD_W=g.padding[1],
+            DIL_H=g.dilation[0], DIL_W=g.dilation[1],
+            STEP_H=g.stride[0] // math.gcd(g.stride[0], g.dilation[0]) if dgrad else 1,
+            STEP_W=g.stride[1] // math.gcd(g.stride[1], g.dilation[1]) if dgrad else 1,
+            DGRAD=dgrad, FLAT=flat, SRC_RELU=prologue.relu, RELU=epilogue.relu,
+            WIDE=needs_int64(src, out), PRECISION=precision, STAT_ROWS=chosen.least_rows, **chosen.meta,
+        )  # fmt: skip
+    return Partials(count, mean, m2, None if sums is None else sum_partials(sums)[0])

@@ -1,0 +1,238 @@
+"""The implicit GEMM behind every convolution but the weight gradient: one kernel, gated by constants.
+
+Rows are pixels of the result, columns its channels (of one group), and the reduction runs over taps and
+the source's channels. A forward convolution and a data gradient differ in how a pixel finds its taps:
+
+- forward: tap r of pixel p reads row p·stride − padding + r·dilation;
+- gradient: row h receives tap r from row (h + padding − r·dilation) / stride, where that divides. Which
+  taps divide depends on h mod stride alone, so rows are cut into stride² classes, and each class walks
+  over its own taps only: no multiplication by zeros, any stride and dilation.
+
+Both are a first tap, a count of taps, and constant steps.
+
+Absent operands are ``None``; Triton compiles what is there.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fusedres.backends.triton._maths import affine, channel, is_active, normalized, relu
+
+
+@triton.jit
+def _first_tap(phase, SIZE: tl.constexpr, STRIDE: tl.constexpr, DIL: tl.constexpr, STEP: tl.constexpr):
+    """The smallest tap r with r·DIL ≡ phase (mod STRIDE); SIZE where there is none."""
+    first = SIZE
+    for r in tl.static_range(STEP - 1, -1, -1):
+        # phase + r·DIL·(STRIDE − 1) ≡ phase − r·DIL, and stays positive: Triton's % truncates as C's does.
+        first = tl.where((phase + r * DIL * (STRIDE - 1)) % STRIDE == 0, r if r < SIZE else SIZE, first)
+    return first
+
+
+@triton.jit
+def _store_statistics(
+    value, live, count, mean, m2, tile, parts, c, inside, channels, first_column,
+    BM: tl.constexpr, STAT_ROWS: tl.constexpr,
+):  # fmt: skip
+    """Count, mean and M2 of a tile's columns; the mean is subtracted in registers before squaring.
+
+    A tile of more rows than STAT_ROWS (autotuning: the partials were made for the smallest) writes its
+    part once, and empty parts after it.
+    """
+    n = tl.sum(live.to(tl.float32), 0)
+    mu = tl.div_rn(tl.sum(value, 0), tl.zeros_like(tl.sum(value, 0)) + n)
+    deviation = tl.where(live[:, None], value - mu[None, :], 0.0)
+    part = tile * (BM // STAT_ROWS)
+    tl.store(count + part, n, mask=first_column)
+    tl.store(mean + part * channels + c, mu, mask=inside)
+    tl.store(m2 + part * channels + c, tl.sum(deviation * deviation, 0), mask=inside)
+    for extra in tl.static_range(1, BM // STAT_ROWS):
+        exists = part + extra < parts
+        tl.store(count + part + extra, 0.0, mask=first_column & exists)
+        tl.store(mean + (part + extra) * channels + c, tl.zeros_like(mu), mask=inside & exists)
+        tl.store(m2 + (part + extra) * channels + c, tl.zeros_like(mu), mask=inside & exists)
+
+
+@triton.jit
+def _store_sums(
+    gradient, y, mean, invstd, sums, tile, parts, part_base, c, inside, channels,
+    BM: tl.constexpr, STAT_ROWS: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """A tile's Σdz and Σ(dz·x̂), with empty parts after it as in ``_store_statistics``."""
+    part = tile * (BM // STAT_ROWS)
+    base = sums + (part_base + part) * SLOTS * channels + c
+    total = tl.sum(gradient, 0)
+    tl.store(base, total, mask=inside)
+    if SLOTS == 2:
+        projected = tl.sum(gradient * normalized(y, mean, invstd, c, inside), 0)
+        tl.store(base + channels, projected, mask=inside)
+    for extra in tl.static_range(1, BM // STAT_ROWS):
+        exists = inside & (part + extra < parts)
+        for slot in tl.static_range(0, SLOTS):
+            tl.store(base + (extra * SLOTS + slot) * channels, tl.zeros_like(total), mask=exists)
+
+
+@triton.jit
+def conv_kernel(
+    src, src_scale, src_shift, other, other_scale, w,
+    out, scale, shift, add,
+    count, mean, m2,
+    prev, prev_scale, prev_shift, prev_mean, prev_invstd, sums,
+    batch, src_h, src_w, src_c, out_h, out_w, out_c, parts,
+    RED: tl.constexpr, COLS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
+    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
+    DIL_H: tl.constexpr, DIL_W: tl.constexpr, STEP_H: tl.constexpr, STEP_W: tl.constexpr,
+    DGRAD: tl.constexpr, FLAT: tl.constexpr, SRC_RELU: tl.constexpr, RELU: tl.constexpr,
+    WIDE: tl.constexpr, PRECISION: tl.constexpr, STAT_ROWS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """out = epilogue(conv(prologue(src), w)), for one tile of pixels and channels of one group and class.
+
+    Prologue: src·src_scale + src_shift (+ other·other_scale), ReLU; padding stays zero.
+    Epilogue: ·scale + shift, + add, ReLU; then per-tile statistics (``count``, ``mean``, ``m2``), or the
+    mask and sums of the BatchNorm before (``prev``…, ``sums``).
+
+    Memory: src (batch, src_h, src_w, src_c), out (batch, out_h, out_w, out_c), w (K, R, S, C / groups).
+    RED and COLS are channels of one group. FLAT reduces over taps × channels as one index: few channels
+    (the stem's 3, a narrow group) would leave most of a block of BK empty.
+    """
+    POINTWISE: tl.constexpr = R * S == 1 and PAD_H == 0 and PAD_W == 0
+    column_tiles: tl.constexpr = (COLS + BN - 1) // BN
+    tile = tl.program_id(0) // column_tiles
+    column_tile = tl.program_id(0) % column_tiles
+    group = tl.program_id(1)
+    if WIDE:
+        tile = tile.to(tl.int64)
+    rows = tile * BM + tl.arange(0, BM)
+
+    # Where each row's pixel lies in the result, and its first tap in the source.
+    part_base = 0
+    if POINTWISE and STRIDE_H == 1 and STRIDE_W == 1:
+        live = rows < batch * out_h * out_w
+        pixel = rows
+        taps_h = 1
+        taps_w = 1
+        first_h = 0
+        first_w = 0
+        row0 = tl.zeros_like(rows)
+        column0 = row0
+        origin = rows
+    else:
+        if DGRAD:
+            phase_h = tl.program_id(2) // STRIDE_W
+            phase_w = tl.program_id(2) % STRIDE_W
+            height = (out_h - phase_h + STRIDE_H - 1) // STRIDE_H
+            width = (out_w - phase_w + STRIDE_W - 1) // STRIDE_W
+            first_h = _first_tap(phase_h + PAD_H, R, STRIDE_H, DIL_H, STEP_H)
+            first_w = _first_tap(phase_w + PAD_W, S, STRIDE_W, DIL_W, STEP_W)
+            taps_h = (R - first_h + STEP_H - 1) // STEP_H
+            taps_w = (S - first_w + STEP_W - 1) // STEP_W
+            part_base = tl.program_id(2) * parts
+        else:
+            height = out_h
+            width = out_w
+            first_h = 0
+            first_w = 0
+            taps_h = R
+            taps_w = S
+        live = rows < batch * height * width
+        image = rows // (width * height)
+        p = rows // width % height
+        q = rows % width
+        if DGRAD:
+            p = p * STRIDE_H + phase_h
+            q = q * STRIDE_W + phase_w
+            row0 = (p + PAD_H - first_h * DIL_H) // STRIDE_H
+            column0 = (q + PAD_W - first_w * DIL_W) // STRIDE_W
+        else:
+            row0 = p * STRIDE_H - PAD_H
+            column0 = q * STRIDE_W - PAD_W
+        pixel = (image * out_h + p) * out_w + q
+        origin = (image * src_h + row0) * src_w + column0
+    WALK_H: tl.constexpr = -(STEP_H * DIL_H // STRIDE_H) if DGRAD else DIL_H
+    WALK_W: tl.constexpr = -(STEP_W * DIL_W // STRIDE_W) if DGRAD else DIL_W
+
+    # w (K, R, S, C): the reduction is its last axis going forward, its first in the gradient.
+    W_RED: tl.constexpr = R * S * COLS if DGRAD else 1
+    W_TAP: tl.constexpr = COLS if DGRAD else RED
+    W_COL: tl.constexpr = 1 if DGRAD else R * S * RED
+    n = column_tile * BN + tl.arange(0, BN)
+    w_base = w + group * (R * S * RED * COLS) + n[None, :] * W_COL
+    n_inside = n < COLS
+    BLOCKS: tl.constexpr = (RED + BK - 1) // BK
+    lane = tl.arange(0, BK)
+    depth = taps_h * taps_w * RED
+    if FLAT:
+        steps = (depth + BK - 1) // BK
+    else:
+        steps = taps_h * taps_w * BLOCKS
+
+    acc = tl.zeros((BM, BN), tl.float32)
+    for step in range(0, steps):
+        if FLAT:
+            tap = (step * BK + lane) // RED
+            red = (step * BK + lane) % RED
+            inside = step * BK + lane < depth
+        else:
+            tap = step // BLOCKS
+            red = step % BLOCKS * BK + lane
+            inside = red < RED
+        i = tap // taps_w
+        j = tap % taps_w
+        ok = live[:, None]
+        if not POINTWISE:
+            if FLAT:
+                h = row0[:, None] + (i * WALK_H)[None, :]
+                v = column0[:, None] + (j * WALK_W)[None, :]
+            else:
+                h = (row0 + i * WALK_H)[:, None]
+                v = (column0 + j * WALK_W)[:, None]
+            ok = ok & (h >= 0) & (h < src_h) & (v >= 0) & (v < src_w)
+        if FLAT or RED % BK != 0:
+            ok = ok & inside[None, :]
+        at = origin[:, None] * src_c + ((i * WALK_H * src_w + j * WALK_W) * src_c + group * RED + red)[None, :]
+        a = tl.load(src + at, mask=ok, other=0.0)
+        if src_scale is not None:
+            value = affine(a.to(tl.float32), src_scale, src_shift, group * RED + red, inside)
+            if other is not None:
+                extra = tl.load(other + at, mask=ok, other=0.0).to(tl.float32)
+                value = tl.fma(extra, channel(other_scale, group * RED + red, inside), value)
+            if SRC_RELU:
+                value = relu(value)
+            a = tl.where(ok, value, 0.0).to(a.dtype)
+        w_tap = (first_h + i * STEP_H) * S + first_w + j * STEP_W
+        w_at = (red * W_RED + w_tap * W_TAP)[:, None]
+        if FLAT or RED % BK != 0:
+            b = tl.load(w_base + w_at, mask=inside[:, None] & n_inside[None, :], other=0.0)
+        elif COLS % BN != 0:
+            b = tl.load(w_base + w_at, mask=n_inside[None, :], other=0.0)
+        else:
+            b = tl.load(w_base + w_at)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+
+    c = group * COLS + n
+    at = pixel[:, None] * out_c + c[None, :]
+    ok = live[:, None] & n_inside[None, :]
+    value = affine(acc, scale, shift, c, n_inside)
+    if add is not None:
+        value += tl.load(add + at, mask=ok, other=0.0).to(tl.float32)
+    if RELU:
+        value = relu(value)
+    if prev is not None:
+        y = tl.load(prev + at, mask=ok, other=0.0)
+        value = tl.where(ok & is_active(y, prev_scale, prev_shift, c, n_inside), value, 0.0)
+    result = value.to(out.dtype.element_ty)
+    tl.store(out + at, result, mask=ok)
+    # Statistics and sums are of what was stored: the next kernel sees the rounded values.
+    if count is not None:
+        _store_statistics(
+            result.to(tl.float32), live, count, mean, m2, tile, parts, c, n_inside, out_c,
+            (column_tile == 0) & (group == 0), BM, STAT_ROWS,
+        )  # fmt: skip
+    if sums is not None:
+        _store_sums(
+            result.to(tl.float32), y, prev_mean, prev_invstd, sums, tile, parts, part_base, c, n_inside, out_c,
+            BM, STAT_ROWS, 1 if prev_mean is None else 2,
+        )  # fmt: skip

@@ -1,0 +1,48 @@
+"""What the host code needs to know of the device, and of torch's switches."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import triton
+
+#: Triton decides when a kernel is decorated whether it is compiled or interpreted.
+INTERPRETED: bool = triton.knobs.runtime.interpret
+
+
+class DeviceFacts(NamedTuple):
+    """How many programs run at once, and the shared memory one of them may have (bytes)."""
+
+    processors: int
+    shared_memory: int
+
+
+#: Stands in where tensors are not on a GPU (interpreter, compiling ahead of time): an A100's.
+DEFAULT_FACTS = DeviceFacts(processors=108, shared_memory=163 * 1024)
+
+#: Where torch does not say (ROCm): what every GPU that Triton serves has.
+LEAST_SHARED_MEMORY = 64 * 1024
+
+
+@functools.cache
+def _facts_of(index: int | None) -> DeviceFacts:
+    properties = torch.cuda.get_device_properties(index)
+    shared = getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED_MEMORY)
+    return DeviceFacts(properties.multi_processor_count, shared)
+
+
+def device_facts(device: torch.device) -> DeviceFacts:
+    """The facts of ``device``."""
+    return _facts_of(device.index) if device.type == "cuda" else DEFAULT_FACTS
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """``tl.dot``'s precision: TF32 for fp32 where torch allows it in convolutions, else exact fp32."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"
+
+
+def needs_int64(*tensors: torch.Tensor | None) -> bool:
+    """Whether an offset into any of the tensors can pass 2³¹ (tile padding included)."""
+    return any(t is not None and t.numel() >= 2**31 - 2**20 for t in tensors)

@@ -1,0 +1,162 @@
+"""Which tile a GEMM runs with: the list as data, a heuristic that picks from it, and autotuning over it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+from fusedres.backends.triton._device import INTERPRETED, DeviceFacts
+
+
+class Tile(NamedTuple):
+    """A tile of the result, the bytes of the reduction it takes at a time, and how it is run."""
+
+    BM: int
+    BN: int
+    depth_bytes: int
+    num_warps: int
+    num_stages: int
+
+    def depth(self, itemsize: int) -> int:
+        return self.depth_bytes // itemsize
+
+
+#: Convolutions, largest first: the first that gives every processor a program is taken. 128 bytes of
+#: depth are one line of channels a row. Compiled for 8.0, 9.0, 10.0 and 12.0 in tests/compile.
+CONV_TILES = (
+    Tile(128, 128, 128, num_warps=8, num_stages=3),
+    Tile(128, 64, 128, num_warps=4, num_stages=3),
+    Tile(64, 128, 128, num_warps=4, num_stages=3),
+    Tile(64, 64, 128, num_warps=4, num_stages=4),
+    Tile(128, 32, 128, num_warps=4, num_stages=4),
+    Tile(64, 32, 128, num_warps=4, num_stages=4),
+    Tile(128, 16, 64, num_warps=4, num_stages=4),
+    Tile(32, 64, 128, num_warps=4, num_stages=4),
+    Tile(32, 32, 128, num_warps=2, num_stages=4),
+    Tile(32, 16, 64, num_warps=2, num_stages=4),
+)
+
+#: Weight gradients: rows are filters, columns taps × channels, the depth is pixels (in values, not bytes).
+WGRAD_TILES = (
+    Tile(128, 128, 128, num_warps=8, num_stages=3),
+    Tile(64, 128, 128, num_warps=4, num_stages=3),
+    Tile(64, 64, 128, num_warps=4, num_stages=3),
+    Tile(32, 64, 128, num_warps=4, num_stages=3),
+    Tile(32, 32, 128, num_warps=2, num_stages=3),
+    Tile(16, 32, 128, num_warps=2, num_stages=3),
+    Tile(16, 16, 128, num_warps=2, num_stages=3),
+)
+
+#: Exact fp32 products run on FMA units with both operands in registers: larger accumulators spill.
+EXACT_FP32_AREA = 64 * 64
+
+#: ``tl.dot`` takes no side shorter than this.
+LEAST_SIDE = 16
+
+
+class Problem(NamedTuple):
+    """What the choice of a tile depends on. ``loads`` are tensors read a row tile (2 with BN backward)."""
+
+    rows: int
+    columns: int
+    depth: int
+    batches: int
+    dtype: torch.dtype
+    precision: str
+    loads: tuple[int, int]
+    formed: bool
+    facts: DeviceFacts
+
+
+def programs(problem: Problem, tile: Tile) -> int:
+    """How many tiles cover the result."""
+    return triton.cdiv(problem.rows, tile.BM) * triton.cdiv(problem.columns, tile.BN) * problem.batches
+
+
+def block_depth(problem: Problem, tile: Tile) -> int:
+    """BK: the tile's, or less where the reduction is shorter."""
+    return min(tile.depth(problem.dtype.itemsize), max(LEAST_SIDE, triton.next_power_of_2(problem.depth)))
+
+
+def shared_memory(problem: Problem, tile: Tile) -> int:
+    """An upper estimate of a program's shared memory, in bytes: every stage of every load, and one more
+    copy of an operand that is formed in registers on its way to the matrix unit."""
+    left, right = problem.loads
+    stage = left * tile.BM + right * tile.BN
+    formed = tile.BM + tile.BN if problem.formed else 0
+    return (tile.num_stages * stage + formed) * block_depth(problem, tile) * problem.dtype.itemsize
+
+
+def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
+    """The tiles that suit the problem, largest first, with as many stages as shared memory holds."""
+    fits = []
+    exact = problem.dtype == torch.float32 and problem.precision == "ieee"
+    for tile in tiles:
+        wasteful = tile.BN > max(LEAST_SIDE, triton.next_power_of_2(problem.columns)) or (
+            tile.BM > max(2 * LEAST_SIDE, triton.next_power_of_2(problem.rows))
+        )
+        if wasteful or (exact and tile.BM * tile.BN > EXACT_FP32_AREA):
+            continue
+        while tile.num_stages > 1 and shared_memory(problem, tile) > problem.facts.shared_memory:
+            tile = tile._replace(num_stages=tile.num_stages - 1)
+        if shared_memory(problem, tile) <= problem.facts.shared_memory:
+            fits.append(tile)
+    return fits or [tiles[-1]]
+
+
+def choose(problem: Problem, tiles: Sequence[Tile]) -> Tile:
+    """The largest tile that gives every processor a program; where none does, the one with most programs."""
+    fits = fitted(problem, tiles)
+    for tile in fits:
+        if programs(problem, tile) >= problem.facts.processors:
+            return tile
+    return max(fits, key=lambda tile: programs(problem, tile))
+
+
+def autotuning() -> bool:
+    """Whether ``FUSEDRES_AUTOTUNE`` asks for tiles to be timed rather than chosen by rule."""
+    return not INTERPRETED and os.environ.get("FUSEDRES_AUTOTUNE", "0") not in ("", "0")
+
+
+@functools.cache
+def _autotuner(kernel: Any, configs: tuple[tuple[int, ...], ...], key: tuple[str, ...]) -> Any:
+    return triton.autotune(
+        [
+            triton.Config({"BM": bm, "BN": bn, "BK": bk}, num_warps=warps, num_stages=stages)
+            for bm, bn, bk, warps, stages in configs
+        ],
+        key=list(key),
+    )(kernel)
+
+
+class Plan(NamedTuple):
+    """A kernel, with what is settled of its tile before it is launched."""
+
+    kernel: Any
+    meta: dict[str, int]
+    least_rows: int
+
+
+def plan(kernel: Any, problem: Problem, tiles: Sequence[Tile], key: tuple[str, ...]) -> Plan:
+    """The kernel with its tile's constants, or under autotuning without (``key`` names what it depends on).
+
+    ``least_rows`` is the smallest BM that may run: partials are allocated for it.
+    """
+    if autotuning():
+        fits = fitted(problem, tiles)
+        configs = tuple((t.BM, t.BN, block_depth(problem, t), t.num_warps, t.num_stages) for t in fits)
+        return Plan(_autotuner(kernel, configs, key), {}, min(t.BM for t in fits))
+    tile = choose(problem, tiles)
+    meta = {
+        "BM": tile.BM,
+        "BN": tile.BN,
+        "BK": block_depth(problem, tile),
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
+    }
+    return Plan(kernel, meta, tile.BM)
