@@ -1,0 +1,154 @@
+"""The three commands as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fusedres.cli import compare
+from fusedres.cli.environment import VARIABLES
+from fusedres.cli.networks import OURS, build_ours
+from fusedres.cli.weights import Weights
+
+from .conftest import Invoke
+
+#: The smallest comparison that still goes through every part.
+TINY = ("--model", "resnet18", "--batch", 2, "--rounds", 1, "--size", 32)
+
+#: In training the last stage needs some values a channel: of two, BN makes ±1, whatever their difference.
+TINY_TRAINING = (
+    "--model",
+    "resnet18",
+    "--batch",
+    4,
+    "--rounds",
+    1,
+    "--size",
+    64,
+    "--train",
+    "--weights",
+    "seeded",
+)
+
+
+def test_module_and_help() -> None:
+    command = [sys.executable, "-m", "fusedres", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert all(name in done.stdout for name in ("info", "compare", "classify"))
+
+
+def test_info(invoke: Invoke) -> None:
+    result = invoke("info")
+    assert result.exit_code == 0
+    for word in ("torchvision", "reference", "triton", "extension", *(v.name for v in VARIABLES)):
+        assert word in result.stdout
+
+
+def test_compare_inference(
+    invoke: Invoke, photo_files: list[Path], weights_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "deep" / "results"
+    images = ("--images", *photo_files)  # as a shell's *.png expands: the option takes one, the rest follow
+    result = invoke("compare", *TINY, *images, "--weights", weights_file, "--out", folder)
+    assert result.exit_code == 0, result.output
+    assert str(folder / "compare.png") in result.stdout.splitlines()[-1]
+    content = json.loads((folder / "compare.json").read_text())
+    assert content["passed"] is True
+    assert content["photos"] == [path.stem for path in photo_files]
+    assert content["weights_kind"] == "file"
+    assert [section["mode"] for section in content["sections"]] == ["inference"]
+    assert "passed" in (folder / "compare.md").read_text()
+    with Image.open(folder / "compare.png") as image:
+        assert image.format == "PNG"
+
+
+def test_compare_training_with_seeded_weights(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("compare", *TINY_TRAINING, "--threads", 1, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert "never trained" in result.stdout
+    training = json.loads((tmp_path / "o" / "compare.json").read_text())["sections"][1]
+    assert {p["name"] for p in training["parity"]} == {"logits", "gradients", "running statistics"}
+    assert 0 < training["saved"][OURS] < training["saved"]["torchvision"]
+
+
+@pytest.mark.slow
+def test_compare_bf16(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("compare", *TINY_TRAINING, "--dtype", "bf16", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_planted_error_fails_the_comparison(
+    invoke: Invoke, weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(name: str, weights: Weights) -> nn.Module:
+        model = build_ours(name, weights)
+        with torch.no_grad():
+            model.get_parameter("layer3.0.bn1.weight")[0] *= 1.01
+        return model
+
+    monkeypatch.setattr(compare, "build_ours", wrong)
+    result = invoke("compare", *TINY, "--weights", weights_file, "--out", "o")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+    assert json.loads(Path("o/compare.json").read_text())["passed"] is False
+
+
+def test_compare_names_an_unreadable_image_and_goes_on(
+    invoke: Invoke, photo_files: list[Path], weights_file: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    result = invoke(
+        "compare", *TINY, "--images", broken, photo_files[0], "--weights", weights_file, "--out", "o"
+    )
+    assert result.exit_code == 0, result.output
+    assert "broken.png cannot be read" in result.stderr
+    assert "broken.png" in json.loads(Path("o/compare.json").read_text())["unreadable"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "vgg16"), "--model must be one of resnet18"),
+        (("--dtype", "int8"), "--dtype must be one of fp32, bf16; got 'int8'"),
+        (("--device", "abacus"), "--device must be auto, cpu, cuda or cuda:N; got 'abacus'"),
+        (("--device", "cuda:99"), "--device must be present; got 'cuda:99'"),
+        (("--weights", "none.pth"), "a file that exists; got 'none.pth'"),
+        (("--images", "none.png"), "--images must hold at least one image that can be read; got 1"),
+        (("--out", "/dev/null/o"), "--out must be a folder that can be made"),
+    ],
+)
+def test_bad_options_are_named(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
+    result = invoke("compare", *TINY, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_classify(invoke: Invoke, photo_files: list[Path], weights_file: Path) -> None:
+    result = invoke("classify", "--model", "resnet18", "--weights", weights_file, *photo_files)
+    assert result.exit_code == 0, result.output
+    assert all(path.stem in result.stdout for path in photo_files)
+    assert result.stdout.count("class ") >= 10
+
+
+def test_classify_goes_on_after_an_unreadable_image(
+    invoke: Invoke, photo_files: list[Path], weights_file: Path
+) -> None:
+    arguments = ("--model", "resnet18", "--weights", weights_file, "missing.jpg", photo_files[0])
+    result = invoke("classify", *arguments)
+    assert result.exit_code == 1
+    assert "image missing.jpg cannot be read" in result.stderr
+    assert photo_files[0].stem in result.stdout
+
+
+def test_classify_without_pretrained_weights_says_so(invoke: Invoke, photo_files: list[Path]) -> None:
+    result = invoke("classify", "--model", "resnet18", "--weights", "seeded", photo_files[0])
+    assert result.exit_code == 0, result.output
+    assert "never trained" in result.stderr
