@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +41,7 @@ NOT_KERNELS = frozenset(
         *("aten::t", "aten::transpose", "aten::unbind", "aten::unflatten", "aten::unsqueeze", "aten::view"),
         *("aten::view_as", "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"),
         *("aten::new_empty_strided", "aten::lift_fresh", "aten::item", "aten::_local_scalar_dense"),
-        *("aten::is_nonzero", "aten::result_type", "aten::can_cast", "aten::to"),
+        *("aten::is_nonzero", "aten::_nnpack_available", "aten::result_type", "aten::can_cast", "aten::to"),
     }
 )
 
@@ -124,7 +125,8 @@ def count_kernels(call: Callable[[], object], device: torch.device) -> int:
             _wait(device)
         launches = [e for e in on_device.events() or [] if e.device_type == torch.autograd.DeviceType.CUDA]
         return sum(not e.name.startswith(("Memcpy", "Memset")) for e in launches)
-    # without Kineto, which on a machine with no GPU writes an error about that to stderr
+    # Kineto starts even where it is not asked for, and writes to stderr that it found no GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with torch.autograd.profiler.profile(use_kineto=False) as profiler:
         call()
     return sum(_is_kernel(event) for event in profiler.function_events or [])
@@ -149,7 +151,7 @@ def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
 
 
 def _is_kernel(event: torch.autograd.profiler_util.FunctionEvent) -> bool:
-    if "::" not in event.name or event.name.startswith("autograd::"):
+    if "::" not in event.name or event.name.startswith(("autograd::", "torch::autograd::")):
         return False
     return event.name not in NOT_KERNELS and not any(_runs_kernels(child) for child in event.cpu_children)
 
