@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.models.job import Program
 from fusedres.cli.networks import Contender
-from fusedres.cli.training import run_step
+from fusedres.cli.training import KINK_NOISE, run_step
 
 
 def inference(model: Callable[[Tensor], Tensor], images: Tensor, *, compiled: bool = False) -> Program:
@@ -45,9 +46,15 @@ class TrainingStep:
         self.loss().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-    def outputs(self) -> dict[str, object]:
+    def outputs(self) -> dict[str, Any]:
         """Logits, gradients and running statistics of one forward and backward."""
         return asdict(run_step(Contender(self.model, self.images), self.labels, self.dtype))
 
     def program(self) -> Program:
         return Program(self.step, self.outputs, self.loss, self.model)
+
+
+def moved_images(images: Tensor) -> Tensor:
+    """``images`` with the noise by which :func:`fusedres.cli.training.judge` knows gradients near a kink."""
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=images.dtype)
+    return images * (1 + KINK_NOISE * (2 * noise - 1))

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from benchmarks.models.job import Job, Program
-from benchmarks.models.steps import TrainingStep, inference
+from benchmarks.models.steps import TrainingStep, inference, moved_images
 from fusedres.cli.networks import reference
-from fusedres.cli.training import KINK_NOISE
 
 
 def channels_last(job: Job) -> Program:
@@ -44,11 +43,5 @@ def exact(job: Job) -> Program:
     if infer:
         return inference(wide.model, wide.images)
     truth = TrainingStep(wide.model, wide.images, job.labels(), torch.float64)
-    moved = TrainingStep(wide.model, _moved(wide.images), job.labels(), torch.float64)
+    moved = TrainingStep(wide.model, moved_images(wide.images), job.labels(), torch.float64)
     return truth.program()._replace(outputs=lambda: {"truth": truth.outputs(), "moved": moved.outputs()})
-
-
-def _moved(images: Tensor) -> Tensor:
-    """``images`` with the noise by which :func:`fusedres.cli.training.judge` knows gradients near a kink."""
-    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=images.dtype)
-    return images * (1 + KINK_NOISE * (2 * noise - 1))
