@@ -123,10 +123,14 @@ def resolve(root: Path, environ: dict[str, str] | None = None) -> BuildPlan:
     plan = BuildPlan(True, "a C++ compiler and torch were found", compiler, str(torch.__version__))
     if has_isa_variants(platform.machine()):
         plan.isa_flags = ISA_FLAGS
+    archs = environ.get("FUSEDRES_CUDA_ARCHS", "")
+    if archs.lower() == "none":
+        plan.cuda_reason = "FUSEDRES_CUDA_ARCHS is none"
+        return plan
     toolkit, plan.cuda_reason = cuda.find_toolkit(torch.version.cuda, environ)
     if toolkit is not None and not cuda_sources(root):
         toolkit, plan.cuda_reason = None, f"{plan.cuda_reason}, but there are no CUDA sources"
     if toolkit is not None:
         plan.cuda, plan.cuda_home, plan.cuda_library_dirs = True, toolkit.home, toolkit.library_dirs
-        plan.cuda_archs = environ.get("FUSEDRES_CUDA_ARCHS") or cuda.DEFAULT_ARCHS
+        plan.cuda_archs = archs or cuda.DEFAULT_ARCHS
     return plan

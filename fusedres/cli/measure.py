@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.profiler_util import FunctionEvent
 
 #: Seconds. A shorter sample drowns in the scheduler's noise; calls are repeated to reach it.
 SHORTEST_SAMPLE = 0.1
 WARM_UP_CALLS = 2
 
-#: Innermost ops that move no data: allocations, views and bookkeeping. They are no kernels.
+#: Ops that move no data themselves: allocations, views, bookkeeping, and wrappers of an inner op.
 NOT_KERNELS = frozenset(
     {
         *("aten::alias", "aten::_reshape_alias", "aten::as_strided", "aten::as_strided_", "aten::chunk"),
@@ -41,9 +42,15 @@ NOT_KERNELS = frozenset(
         *("aten::t", "aten::transpose", "aten::unbind", "aten::unflatten", "aten::unsqueeze", "aten::view"),
         *("aten::view_as", "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"),
         *("aten::new_empty_strided", "aten::lift_fresh", "aten::item", "aten::_local_scalar_dense"),
+        *("aten::clone", "aten::contiguous", "aten::_to_copy", "aten::ones_like", "aten::zeros"),
+        *("aten::zeros_like", "aten::full", "aten::full_like", "aten::_unsafe_view"),
         *("aten::is_nonzero", "aten::_nnpack_available", "aten::result_type", "aten::can_cast", "aten::to"),
     }
 )
+
+
+#: Kernels that a kernel calls to lay out its operands: counted beside it, not in its place.
+PREPARATIONS = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
 
 
 @dataclass(frozen=True)
@@ -150,16 +157,25 @@ def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
     return total
 
 
-def _is_kernel(event: torch.autograd.profiler_util.FunctionEvent) -> bool:
-    if "::" not in event.name or event.name.startswith(("autograd::", "torch::autograd::")):
+def _is_kernel(event: FunctionEvent) -> bool:
+    """An op that moves data and calls none that does, but for preparing its own memory."""
+    if not _moves_data(event.name):
         return False
-    return event.name not in NOT_KERNELS and not any(_runs_kernels(child) for child in event.cpu_children)
+    inner = _data_moved_below(event)
+    return not inner or (event.name not in PREPARATIONS and inner <= PREPARATIONS)
 
 
-def _runs_kernels(event: torch.autograd.profiler_util.FunctionEvent) -> bool:
-    if "::" in event.name and event.name not in NOT_KERNELS:
-        return True
-    return any(_runs_kernels(child) for child in event.cpu_children)
+def _data_moved_below(event: FunctionEvent) -> set[str]:
+    names: set[str] = set()
+    for child in event.cpu_children:
+        names |= _data_moved_below(child) | ({child.name} if _moves_data(child.name) else set())
+    return names
+
+
+def _moves_data(name: str) -> bool:
+    return (
+        "::" in name and not name.startswith(("autograd::", "torch::autograd::")) and name not in NOT_KERNELS
+    )
 
 
 def _seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
