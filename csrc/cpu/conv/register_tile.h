@@ -72,6 +72,21 @@ inline __attribute__((always_inline)) void store_half(__m512 (&sum)[kRows][2], c
   }
 }
 
+// Where a tile will write, and what it will add, comes to L1 while it computes (256 -> 1024 at 14 x 14 with
+// residual: 63 to 82 GFLOP/s).
+template <int kRows>
+inline __attribute__((always_inline)) void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
+  for (int row = 0; row < kRows; ++row) {
+    const char* out = tile.out[half] + row * common.out_step;
+    _mm_prefetch(out, _MM_HINT_T0);
+    _mm_prefetch(out + 64, _MM_HINT_T0);
+    if (tile.residual[half] == nullptr) continue;
+    const char* residual = tile.residual[half] + row * common.residual_step;
+    _mm_prefetch(residual, _MM_HINT_T0);
+    _mm_prefetch(residual + 64, _MM_HINT_T0);
+  }
+}
+
 // The running total of long sums is kept in memory (L1).
 template <int kRows>
 inline __attribute__((always_inline)) void add_total(__m512 (&sum)[kRows][2], float* total) {
@@ -111,7 +126,9 @@ __attribute__((noinline)) void register_tile(const TileCommon& common, const Til
   const int64_t between = kHalves == 2 ? tile.in[1] - tile.in[0] : 0;
   const char* weights = tile.weights;
   const char* ahead = tile.ahead;
-  const int64_t ahead_step = tile.fetches ? 64 : 0;  // a k-step reads two lines of weights
+  const int64_t ahead_step = (tile.ahead_bytes + steps * common.tap_count - 1) / (steps * common.tap_count);
+  prefetch_outputs<kRows>(common, tile, 0);
+  if constexpr (kHalves == 2) prefetch_outputs<kRows>(common, tile, 1);
   int64_t room = kChunk;
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
     const char* a = tile.in[0] + common.taps[tap];

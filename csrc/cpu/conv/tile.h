@@ -30,10 +30,10 @@ struct Tile {
   const float* scale;          // 32 values each
   const float* shift;
   int64_t channels;            // filters to store, 1 to 32
-  // Weights that will be wanted next. A tile that `fetches` prefetches as many bytes of them as half a panel
-  // has, so that two tiles bring in the next panel from L3 or memory while they compute.
+  // What will be wanted next (a panel's weights, a tile's input), prefetched while this tile computes: at
+  // an even pace, since a burst would wait for a core's 16 outstanding misses.
   const char* ahead;
-  bool fetches;
+  int64_t ahead_bytes;
 };
 
 using TileKernel = void (*)(const TileCommon&, const Tile&);

@@ -64,6 +64,7 @@ void amx_tile(const TileCommon& common, const Tile& tile) {
   const int64_t weight_bytes = step * 32;  // step / 2 rows of 64
   const char* weights = tile.weights;
   const char* ahead = tile.ahead;
+  const int64_t ahead_step = (tile.ahead_bytes + steps * common.tap_count - 1) / (steps * common.tap_count);
   _tile_zero(0);
   _tile_zero(1);
   if constexpr (kHalves == 2) {
@@ -85,11 +86,10 @@ void amx_tile(const TileCommon& common, const Tile& tile) {
         _tile_dpbf16ps(3, 5, 7);
         a1 += 2 * step;
       }
-      if (tile.fetches)
-        for (int64_t line = 0; line < weight_bytes; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
+      for (int64_t line = 0; line < ahead_step; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
       a0 += 2 * step;
       weights += 2 * weight_bytes;
-      ahead += weight_bytes;
+      ahead += ahead_step;
     }
   }
   alignas(64) float sums[2][512];

@@ -104,9 +104,9 @@ void WinogradConv::multiply_panel(const Layout& layout, int64_t panel, Range pat
         tile.in[i] = reinterpret_cast<const char*>(v + point * layout.v_point + row * layout.row);
         tile.out[i] = reinterpret_cast<char*>(m + point * layout.m_point + row * kPanel);
       }
-      // The first two tiles of a point fetch the weights of the next; after the last comes the next panel.
-      tile.fetches = h < 4;
-      tile.ahead = tile.fetches ? tile.weights + bytes / 16 + (h / 2) * (bytes / 32) : tile.weights;
+      // The tiles of a point fetch the weights of the next; after the last comes the next panel.
+      tile.ahead_bytes = bytes / 16 / ceil_div(halves, 2);
+      tile.ahead = tile.weights + bytes / 16 + h / 2 * tile.ahead_bytes;
       kernels[pair - 1](common, tile);
     }
   }
