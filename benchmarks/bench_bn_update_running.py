@@ -17,7 +17,8 @@ def bench_bn_update_running(layer: Layer, batch: int, make: Maker, contest: Cont
     written = [v.clone() for v in old]
     ops.bn_update_running(written[0], written[1], None, mean, var, n, 0.1)
     plain = baselines.bn_update_running(*old, None, *new, n, 0.1)
-    exact = baselines.bn_update_running(*(v.double() for v in old), None, *(v.double() for v in new), n, 0.1)
+    wide = [v.double() for v in (*old, *new)]
+    exact = baselines.bn_update_running(wide[0], wide[1], None, wide[2], wide[3], n, 0.1)
     for kind, o, p, e in zip(("running_mean", "running_var"), written, plain, exact, strict=True):
         assert_within_two_x(o, e, p, kind)
 

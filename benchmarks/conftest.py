@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +78,8 @@ class Maker:
 
     def weight(self, *shape: int) -> Tensor:
         fan_in = shape[1] * shape[2] * shape[3]
-        return (torch.randn(shape, device=self.device) * (2 / fan_in) ** 0.5).to(self.dtype)
+        values: Tensor = torch.randn(shape, device=self.device) * math.sqrt(2 / fan_in)
+        return values.to(self.dtype)
 
     def affine(self, channels: int) -> tuple[Tensor, Tensor]:
         """A scale around 1 and a shift around 0, (channels,), fp32."""

@@ -38,7 +38,7 @@ def measure(cell: Cell, peers: list[Peer], rounds: int, folder: Path, say: Say) 
         if cell.task == "saved":
             _count_saved(contestants, say)
         else:
-            _time_rounds(contestants, rounds, say)
+            time_rounds(contestants, rounds, say)
     finally:
         for contestant in starting:
             contestant.close()
@@ -64,7 +64,7 @@ def _start_all(contestants: list[Contestant], job: Job, say: Say) -> None:
         list(pool.map(one, contestants))
 
 
-def _time_rounds(contestants: list[Contestant], rounds: int, say: Say) -> None:
+def time_rounds(contestants: list[Contestant], rounds: int, say: Say) -> None:
     """Every round visits everyone once; the order turns, so that nobody always follows the same one."""
     for number in range(rounds):
         turn = number % len(contestants)

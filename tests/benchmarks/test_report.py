@@ -1,0 +1,96 @@
+"""The README's tables and the picture come from the results file alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.models import report
+from benchmarks.models.plot import draw
+from benchmarks.models.results import add, load, write_atomically
+from benchmarks.models.table import console_tables
+from tests.benchmarks._results import cell, results, timed
+
+
+def test_the_tables_say_what_was_measured() -> None:
+    text = report.render(results(), "plot.png")
+    assert "![How many times faster fusedres is than each peer](plot.png)" in text
+    assert "| ResNet-50, inference fp32, batch 16 | 160.0 images/s | 2.00 <sub>2.00–2.10</sub> | – |" in text
+    assert "ONNX Runtime: absent (onnxruntime not installed)" in text
+    assert "| ResNet-18, fp32, batch 1 | 10.0 MB | 6.0 MB (0.60 ×) |" in text
+    assert (
+        "A CPU, 2 cores (avx2), Linux x86_64; 2026-01-02; torch 2.14.1, torchvision 0.29.1, openvino 2026.4"
+        in text
+    )
+
+
+def test_no_speed_up_while_parity_is_red() -> None:
+    red = results()
+    red["cells"]["infer-resnet50-fp32-b16-t2"] = cell(
+        {"fusedres": timed(0.1), "eager": timed(9.0)}, green=False
+    )
+    text = report.render(red)
+    assert "parity is red: no speed-up reported" in text
+    assert "90.00" not in text
+    assert report.ratios(red["cells"]["infer-resnet50-fp32-b16-t2"]) == {}
+
+
+def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{report.START}\nold\n{report.END}\n\nafter\n")
+    report.write_readme(readme, ["new"])
+    assert readme.read_text() == f"# Title\n\n{report.START}\nnew\n{report.END}\n\nafter\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", report.START, f"{report.END}{report.START}", report.START * 2 + report.END]
+)
+def test_a_readme_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match="must hold one line <!-- bench:start -->"):
+        report.write_readme(readme, ["new"])
+    assert readme.read_text() == text
+
+
+def test_cells_are_merged_into_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "machine.json"
+    add(path, "infer-resnet50-fp32-b1-t2", cell({"fusedres": timed(0.123456789)}))
+    add(path, "infer-resnet50-bf16-b1-t2", cell({"fusedres": timed(0.2)}))
+    cells = load(path)["cells"]
+    assert list(cells) == ["infer-resnet50-fp32-b1-t2", "infer-resnet50-bf16-b1-t2"]
+    assert cells["infer-resnet50-fp32-b1-t2"]["peers"]["fusedres"]["seconds"] == [[0.123457]]
+    assert [p.name for p in path.parent.iterdir()] == ["machine.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 0, "cells": {}}'])
+def test_a_file_that_holds_no_results_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "machine.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"machine\.json: must be"):
+        load(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def refuse(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, b"new")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_the_picture_is_a_png(tmp_path: Path) -> None:
+    draw(results(), tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_console_shows_every_chosen_cell() -> None:
+    both = results()
+    assert len(console_tables(both, set(both["cells"]))) == 2
+    assert len(console_tables(both, {"saved-resnet18-fp32-b1-t2"})) == 1
