@@ -28,7 +28,12 @@ VARIABLES = (
         "auto, plain, pointwise, stats, mainloop",
         "how a block's kernels are composed in training",
     ),
-    Variable("FUSEDRES_AUTOTUNE", "run", "0, 1", "whether measured plans may be used"),
+    Variable(
+        "FUSEDRES_AUTOTUNE",
+        "run",
+        "0, 1",
+        "1 times the Triton kernels' tiles instead of choosing them by rule",
+    ),
     Variable(
         "FUSEDRES_CPU_ISA",
         "import",
