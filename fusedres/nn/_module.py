@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NoReturn
 
 from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from fusedres._settings import COMPOSITION
 from fusedres.ops._caches import forget
@@ -64,8 +65,8 @@ class FusedModule(nn.Module):
 def refresh(model: nn.Module) -> None:
     """Forget everything derived from a model's weights: packed weights and folded BatchNorms.
 
-    Changes made by torch itself (an optimiser's step, ``load_state_dict``, ``.to()``) are seen without
-    it. A write through ``tensor.data`` or NumPy's shared memory leaves no trace: call this after one.
+    Changes made by torch itself (an optimiser's step, ``load_state_dict``, ``.to()``) are seen without it;
+    a write through ``tensor.data`` or NumPy's shared memory leaves no trace: call this after one.
 
     Raises:
         TypeError: ``model`` is no ``nn.Module``.
@@ -73,3 +74,16 @@ def refresh(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"refresh: `model` must be a torch.nn.Module; got {type(model).__name__}")
     forget(chain(model.parameters(), model.buffers()))
+
+
+def _forget_unversioned_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
+    """Optimisers with ``fused=True`` write parameters without moving their version counters (torch 2.14).
+
+    What was derived from them hangs on other tensors as well (a BatchNorm's on its statistics), so
+    everything goes; it is made again by the next inference.
+    """
+    if any(group.get("fused") for group in optimizer.param_groups):
+        forget()
+
+
+register_optimizer_step_post_hook(_forget_unversioned_step)
