@@ -18,13 +18,14 @@ def rms(x: Tensor) -> float:
     return x.square().mean().sqrt().item() if x.numel() else 0.0
 
 
-def assert_within_two_x(ours: Tensor, ref: Tensor, plain: Tensor, what: str) -> None:
+def assert_within_two_x(ours: Tensor, ref: Tensor, plain: Tensor, what: str, slack: float = 0.0) -> None:
     """The 2× rule of docs/numerics.md, for the largest error and for the rms error.
 
     Args:
         ours: the result under test. Its dtype sets eps.
         ref: float64, on the same rounded inputs.
         plain: plain PyTorch's result in our dtype.
+        slack: further error allowed, derived where it is given.
     """
     assert ours.shape == ref.shape == plain.shape, (
         f"{what}: shapes {tuple(ours.shape)}, {tuple(ref.shape)}, {tuple(plain.shape)}"
@@ -40,7 +41,7 @@ def assert_within_two_x(ours: Tensor, ref: Tensor, plain: Tensor, what: str) -> 
     plain_error = plain.detach().cpu().double() - ref
     for measure in (largest, rms):
         got, yardstick, size = measure(our_error), measure(plain_error), measure(ref)
-        allowed = 2 * yardstick + eps * size
+        allowed = 2 * yardstick + eps * size + slack
         assert got <= allowed, (
             f"{what}: {measure.__name__} error {got:.3e} > {allowed:.3e} = 2 × {yardstick:.3e} (plain)"
             f" + {eps:.1e} × {size:.3e} (reference); {tuple(ours.shape)} {ours.dtype}"

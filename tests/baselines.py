@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusedres import ConvBN
 from fusedres.ops._shapes import accumulate_dtype
 
 
@@ -265,3 +266,81 @@ def bottleneck_infer(
     a2 = conv_affine_act(a1, w2, s2, t2, stride=stride, padding=dilation, dilation=dilation, groups=groups)
     skip = x if wd is None else conv_affine_act(x, wd, sd, td, relu=False, stride=stride)
     return conv_affine_act(a2, w3, s3, t3, skip)
+
+
+# --- whole blocks, as nn.Conv2d, nn.BatchNorm2d and nn.ReLU run them ------------------------------------
+
+
+def conv_bn(x: Tensor, layer: ConvBN, training: bool, **conv: Any) -> Tensor:
+    momentum = layer.momentum
+    if training and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / layer.num_batches_tracked.item()
+    y = F.conv2d(x, layer.weight, **conv)
+    batch_stats = training or layer.running_mean is None
+    return F.batch_norm(
+        y,
+        layer.running_mean,
+        layer.running_var,
+        layer.bn_weight,
+        layer.bn_bias,
+        batch_stats,
+        momentum or 0.0,
+        layer.eps,
+    )
+
+
+def conv_bn_act(
+    x: Tensor,
+    conv: ConvBN,
+    residual: Tensor | None = None,
+    *,
+    training: bool = False,
+    act: str = "relu",
+    **geometry: Any,
+) -> Tensor:
+    out = conv_bn(x, conv, training, **geometry)
+    if residual is not None:
+        out = out + residual
+    return out.relu() if act == "relu" else out
+
+
+def basic_block(
+    x: Tensor,
+    conv1: ConvBN,
+    conv2: ConvBN,
+    downsample: ConvBN | None = None,
+    *,
+    stride: int = 1,
+    training: bool = False,
+) -> Tensor:
+    out = conv_bn(x, conv1, training, stride=stride, padding=1).relu()
+    out = conv_bn(out, conv2, training, padding=1)
+    skip = x if downsample is None else conv_bn(x, downsample, training, stride=stride)
+    return (out + skip).relu()
+
+
+def bottleneck(
+    x: Tensor,
+    conv1: ConvBN,
+    conv2: ConvBN,
+    conv3: ConvBN,
+    downsample: ConvBN | None = None,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    training: bool = False,
+) -> Tensor:
+    out = conv_bn(x, conv1, training).relu()
+    out = conv_bn(
+        out, conv2, training, stride=stride, padding=dilation, dilation=dilation, groups=groups
+    ).relu()
+    out = conv_bn(out, conv3, training)
+    skip = x if downsample is None else conv_bn(x, downsample, training, stride=stride)
+    return (out + skip).relu()
+
+
+def stem(x: Tensor, conv: ConvBN, *, stride: int = 2, padding: int = 3, training: bool = False) -> Tensor:
+    return F.max_pool2d(conv_bn(x, conv, training, stride=stride, padding=padding).relu(), 3, 2, 1)
