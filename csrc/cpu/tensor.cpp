@@ -105,7 +105,7 @@ ChannelVector::ChannelVector(const char* op, const char* name, const OptionalTen
 }
 
 Chunks::Chunks(int64_t all_rows, int64_t row_values) {
-  constexpr int64_t kLeastValues = 32768, kMost = 64, kGroupRows = 8;
+  constexpr int64_t kLeastValues = 32768, kMost = 64, kGroupRows = 16;
   const int64_t for_size = kLeastValues / std::max<int64_t>(row_values, 1) + 1;
   const int64_t for_count = (all_rows + kMost - 1) / kMost;
   rows = (std::max(for_size, for_count) + kGroupRows - 1) / kGroupRows * kGroupRows;

@@ -83,7 +83,7 @@ FUSEDRES_INLINE void unpool_group(
       }
       const int64_t element = (image_row * k.width + w) * k.channels + c;
       const Vec y = load(k.y + element, n);
-      dz = rounded_to<T>(where_positive(rounded_to<T>(affine(y, scale, shift)), dz));
+      dz = rounded_to<T>(where_rounds_positive<T>(affine(y, scale, shift), dz));
       store(k.dz + element, dz, n);
       sum += dz;
       dot += dz * (y - mean);

@@ -25,7 +25,7 @@ FUSEDRES_INLINE void reduce_group(const BnActBwdReduce<T>& k, int64_t row, int64
       Vec dz = load(k.dout + element, n), y{};
       if constexpr (kY || kMask == Mask::kAffine) y = load(k.y + element, n);
       if constexpr (kMask == Mask::kOut) dz = where_positive(load(k.out + element, n), dz);
-      if constexpr (kMask == Mask::kAffine) dz = where_positive(rounded_to<T>(affine(y, scale, shift)), dz);
+      if constexpr (kMask == Mask::kAffine) dz = where_rounds_positive<T>(affine(y, scale, shift), dz);
       if constexpr (kMask != Mask::kNone) store(k.dz + element, dz, n);
       sum += dz;
       if constexpr (kY) dot += dz * (y - mean);

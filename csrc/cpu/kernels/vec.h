@@ -20,6 +20,7 @@ constexpr int kLanes = 4;
 #endif
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef double DoubleVec __attribute__((vector_size(8 * kLanes)));
 typedef int32_t IntVec __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t UintVec __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t HalfBits __attribute__((vector_size(2 * kLanes)));
@@ -79,6 +80,13 @@ FUSEDRES_INLINE Vec rounded_to(Vec x) {
 FUSEDRES_INLINE Vec affine(Vec y, Vec s, Vec t) { return y * s + t; }
 FUSEDRES_INLINE Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }
 FUSEDRES_INLINE Vec where_positive(Vec condition, Vec x) { return condition > Vec{} ? x : Vec{}; }
+
+// x where `condition`, rounded to T, is positive. What rounds to a positive bf16 is what exceeds 2^-134, half of
+// the smallest one (the tie goes to the even 0): a comparison instead of a rounding.
+template <typename T>
+FUSEDRES_INLINE Vec where_rounds_positive(Vec condition, Vec x) {
+  return condition > splat(sizeof(T) == 2 ? 0x1p-134f : 0.0f) ? x : Vec{};
+}
 
 // body(first channel, lanes): whole vectors with a constant number of lanes, then what remains
 template <typename Body>
