@@ -16,6 +16,8 @@ __all__ = ["backward", "conv"]
 
 DTYPES = (torch.float32, torch.bfloat16)
 
+_MISSING = extension_missing("_C")  # asked once: torch.compile traces the question, but cannot trace an import
+
 
 def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
@@ -25,4 +27,4 @@ def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-register_backend(Backend("cpu", lambda: extension_missing("_C"), _cannot_serve))
+register_backend(Backend("cpu", lambda: _MISSING, _cannot_serve))

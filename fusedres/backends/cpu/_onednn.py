@@ -51,8 +51,9 @@ def fused_conv(
     act = "relu" if relu else "none"
     if residual is None:
         # This form takes an fp32 bias beside bf16 activations; the one below does not.
+        bias = bias_of(shift, torch.float32)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, packed, shift, *geometry, act, [], ""
+            x, packed, bias, *geometry, act, [], ""
         )
         return out
     bias = bias_of(shift, x.dtype)

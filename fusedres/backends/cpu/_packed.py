@@ -46,7 +46,7 @@ def packed_weight(
 
 
 def bias_of(shift: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """``shift`` as oneDNN's bias: itself where it has the activations' dtype."""
-    if shift is None or shift.dtype == dtype:
+    """``shift`` as oneDNN's bias, which it reads as dense values of ``dtype``: itself where it is that."""
+    if shift is None or (shift.dtype == dtype and shift.is_contiguous()):
         return shift
-    return _BIASES.get(shift, (), dtype, lambda: shift.detach().to(dtype))
+    return _BIASES.get(shift, (), dtype, lambda: shift.detach().to(dtype).contiguous())

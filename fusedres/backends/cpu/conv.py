@@ -1,4 +1,4 @@
-"""Forward convolutions: one oneDNN launch in inference, convolution + our own statistics in training."""
+"""Forward convolutions: our engine or one oneDNN launch in inference; convolution + our statistics in training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fusedres.backends.cpu import engine
 from fusedres.backends.cpu._library import implements
 from fusedres.backends.cpu._onednn import can_fuse, convolution, fused_conv
 from fusedres.ops._registry import kernel
@@ -28,6 +29,9 @@ def conv_affine_act(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
+    algorithm = engine.choose(x.shape, x.dtype, w.shape, stride, padding, dilation, groups)
+    if algorithm is not None:
+        return engine.conv(x, w, scale, shift, residual, relu, stride, padding, algorithm)
     if can_fuse(x, residual, groups):
         return fused_conv(x, w, scale, shift, residual, relu, stride, padding, dilation, groups)
     y = convolution(x, w, stride, padding, dilation, groups)
@@ -81,6 +85,12 @@ def bottleneck_infer(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
+    branch = None if wd is None or sd is None or td is None else (wd, sd, td)
+    whole = engine.bottleneck(
+        x, ((w1, s1, t1), (w2, s2, t2), (w3, s3, t3)), branch, stride, dilation, groups
+    )
+    if whole is not None:
+        return whole
     one = ((1, 1), (0, 0), (1, 1), 1)
     fused = can_fuse(x)
     conv = fused_conv if fused else conv_affine_act
