@@ -37,7 +37,7 @@ def affine_act_maxpool_kernel(
     image = rows // (pooled_width * pooled_height)
     best = tl.full((BM, BC), float("-inf"), tl.float32)
     place = tl.zeros((BM, BC), tl.int32)
-    for tap in tl.static_range(0, 9):
+    for tap in range(0, 9):
         h = top + tap // 3
         w = left + tap % 3
         ok = live & ((h >= 0) & (h < height) & (w >= 0) & (w < width))[:, None]

@@ -20,7 +20,7 @@ def bn_update_running_kernel(
     if batches is not None:
         seen = tl.load(batches) + 1
         if momentum is None:
-            factor = 1.0 / seen.to(tl.float64)
+            factor = tl.div_rn(tl.full((), 1.0, tl.float32), seen.to(tl.float32))
         # Every thread has read the counter before one of them writes it.
         tl.debug_barrier()
         tl.store(batches, seen)
