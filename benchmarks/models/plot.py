@@ -30,7 +30,8 @@ COLOURS = {
 }
 INK, FAINT = "#1f2937", "#d9dde3"
 BAR = 0.9
-WORDS = {"infer": "inference", "train": "training"}
+#: What stands in each row of the picture: the most bars across the whole width.
+ROWS = (("infer",), ("train", "saved"))
 
 
 def draw(results: Results, path: Path) -> None:
@@ -39,29 +40,25 @@ def draw(results: Results, path: Path) -> None:
     Raises:
         ValueError: there is nothing to draw.
     """
-    timed = [
-        (cell, found) for cell, measured in cells_of(results, "infer", "train") if (found := ratios(measured))
-    ]
+    timed = {
+        task: [(cell, found) for cell, m in cells_of(results, task) if (found := ratios(m))]
+        for task in ("infer", "train")
+    }
     saved = [pair for pair in cells_of(results, "saved") if "saved_bytes" in pair[1]["peers"].get(PLAIN, {})]
-    if not timed and not saved:
+    panels = {**timed, "saved": saved}
+    rows: list[Any] = [[name for name in row if panels[name]] for row in ROWS]
+    rows = [row * (2 // len(row)) for row in rows if row]  # a panel alone in its row spans both columns
+    if not rows:
         raise ValueError("plot: the results must hold a cell with green parity or saved bytes; got neither")
-    widths = [max(4.0, 1.9 * len(timed))] * bool(timed) + [1.6 + 1.4 * len(saved)] * bool(saved)
     with plt.rc_context({"font.size": 9, "font.family": "DejaVu Sans", "text.color": INK}):
-        figure, grid = plt.subplots(
-            1,
-            len(widths),
-            figsize=(sum(widths) + 1.0, 4.4),
-            width_ratios=widths,
-            squeeze=False,
-            layout="constrained",
-        )
-        axes = list(grid[0])
-        if timed:
-            _draw_ratios(axes.pop(0), timed)
+        figure, axes = plt.subplot_mosaic(rows, figsize=(10.5, 3.6 * len(rows) + 0.3), layout="constrained")
+        for task, heading in (("infer", "Inference"), ("train", "Training step")):
+            if timed[task]:
+                _draw_ratios(axes[task], timed[task], heading)
         if saved:
-            _draw_saved(axes.pop(0), saved)
+            _draw_saved(axes["saved"], saved)
         device = results["device"]
-        figure.supxlabel(f"{device['cpu']}, {device['cores']} cores", fontsize=8, color="#6b7280")
+        figure.supxlabel(f"{device['cpu']}, {device['cores']} cores", fontsize=8, color=INK)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=160, metadata={"Software": None})
         plt.close(figure)
@@ -77,7 +74,7 @@ def _tidy(axes: Axes, heading: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _draw_ratios(axes: Axes, timed: list[tuple[Cell, dict[str, Any]]]) -> None:
+def _draw_ratios(axes: Axes, timed: list[tuple[Cell, dict[str, Any]]], heading: str) -> None:
     named: set[str] = set()
     highest = 1.0
     for place, (_, found) in enumerate(timed):
@@ -92,25 +89,26 @@ def _draw_ratios(axes: Axes, timed: list[tuple[Cell, dict[str, Any]]]) -> None:
             axes.annotate(
                 f"{spread.median:.2f}",
                 (x, spread.high),
-                (0, 2),
+                (0, 3),
                 textcoords="offset points",
                 ha="center",
                 fontsize=7,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
             )
             named.add(name)
             highest = max(highest, spread.high)
     axes.axhline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-    axes.set_ylim(0, highest * 1.25)
+    axes.set_ylim(0, highest * 1.35)  # room for the legend
     axes.set_xlim(-0.6, len(timed) - 0.4)
     axes.set_xticks(range(len(timed)), [_tick(cell) for cell, _ in timed])
-    axes.set_ylabel("× as fast as the peer")
+    axes.set_ylabel("peer's time / ours")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
-    _tidy(axes, "fusedres against each peer (dashed: as fast)")
+    _tidy(axes, f"{heading}: how many times faster fusedres is")
 
 
 def _tick(cell: Cell) -> str:
-    kind = f"{model_title(cell.model)} {WORDS[cell.task]}"
-    return f"{kind}\n{cell.dtype}, batch {cell.batch}\n{cell.threads} thread{'s' * (cell.threads != 1)}"
+    threads = f"{cell.threads} thread{'s' * (cell.threads != 1)}"
+    return f"{model_title(cell.model)}, {cell.dtype}\nbatch {cell.batch}, {threads}"
 
 
 def _draw_saved(axes: Axes, saved: list[tuple[Cell, dict[str, Any]]]) -> None:
