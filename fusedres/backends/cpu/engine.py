@@ -1,0 +1,152 @@
+"""Our own convolutions for inference (``csrc/cpu/conv``), and when they serve instead of oneDNN.
+
+They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
+the weights. They need AVX-512 (bf16: AVX512-BF16 or AMX) and take neither groups nor dilation: there
+:func:`choose` returns ``None`` and oneDNN serves. ``docs/cpu.md`` has the measurements behind the choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fusedres.ops._caches import DerivedCache
+from fusedres.ops.bottleneck_infer import middle_geometry
+
+Ints = Sequence[int]
+
+_LIBRARY = torch.library.Library("fusedres_cpu", "FRAGMENT")
+for _schema in (
+    "conv_engine_runs(int algorithm) -> bool",
+    "conv_pack(Tensor w, SymInt[2] stride, SymInt[2] padding, int algorithm) -> Tensor",
+    "conv_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift, Tensor? residual, bool relu) -> Tensor",
+    "block_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, bool downsample) -> Tensor",
+):
+    _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
+_OPS = torch.ops.fusedres_cpu
+
+
+class Algorithm(IntEnum):
+    """How a convolution is done; the numbers are those of ``csrc/cpu/conv/shape.h``."""
+
+    DIRECT_F32 = 0
+    WINOGRAD_F32 = 1  # F(2x2, 3x3): rounds less than direct convolution does
+    DIRECT_BF16_DOT = 2
+    DIRECT_BF16_AMX = 3
+
+
+#: A filter's taps (R * S) that the engine takes.
+MOST_TAPS = 128
+
+
+class WinogradLimit(NamedTuple):
+    """Winograd's weights are 16 / 9 as large as direct ones: few patches do not pay for reading them."""
+
+    weights: int  # K * C, from which the limit holds
+    patches: int  # 2 x 2 output patches below which direct convolution is faster
+
+
+#: 512 -> 512 at 7 x 7, batch 1 (16 patches, 17 MB of weights): direct 0.97x; at 256 -> 256, 14 x 14 (49
+#: patches): Winograd 1.9x; at batch 4 and 7 x 7 (64 patches): Winograd.
+WINOGRAD_LIMITS = (WinogradLimit(weights=512 * 512, patches=32),)
+
+
+@cache
+def runs(algorithm: Algorithm) -> bool:
+    """Whether this CPU, the build and ``FUSEDRES_CPU_ISA`` allow it."""
+    return bool(_OPS.conv_engine_runs(int(algorithm)))
+
+
+def choose(
+    x_shape: Ints, dtype: torch.dtype, w_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Algorithm | None:
+    """The engine's algorithm for this convolution, or ``None``: oneDNN's."""
+    k, c, r, s = w_shape
+    if groups != 1 or tuple(dilation) != (1, 1) or r * s > MOST_TAPS:
+        return None
+    if dtype == torch.bfloat16:
+        for algorithm in (Algorithm.DIRECT_BF16_AMX, Algorithm.DIRECT_BF16_DOT):
+            if runs(algorithm):
+                return algorithm
+        return None
+    if dtype != torch.float32 or not runs(Algorithm.DIRECT_F32):
+        return None
+    if (r, s) == (3, 3) and tuple(stride) == (1, 1):
+        p, q = x_shape[2] + 2 * padding[0] - 2, x_shape[3] + 2 * padding[1] - 2
+        patches = x_shape[0] * ((p + 1) // 2) * ((q + 1) // 2)
+        if all(k * c < limit.weights or patches >= limit.patches for limit in WINOGRAD_LIMITS):
+            return Algorithm.WINOGRAD_F32
+    return Algorithm.DIRECT_F32
+
+
+_PACKED: DerivedCache[Tensor] = DerivedCache(2)
+_BLOCKS: DerivedCache[list[Tensor] | None] = DerivedCache(4)
+
+
+def packed(w: Tensor, stride: Ints, padding: Ints, algorithm: Algorithm) -> Tensor:
+    """``w`` in the algorithm's layout: an opaque uint8 tensor, kept until ``w`` changes."""
+    variant = (algorithm, tuple(stride), tuple(padding))
+    return _PACKED.get(w, (), variant, lambda: _OPS.conv_pack.default(w.detach(), stride, padding, algorithm))
+
+
+def conv(
+    x: Tensor,
+    w: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    stride: Ints,
+    padding: Ints,
+    algorithm: Algorithm,
+) -> Tensor:
+    """``relu(conv(x, w) * scale + shift + residual)`` by an algorithm that :func:`choose` named."""
+    weights = packed(w, stride, padding, algorithm)
+    out: Tensor = _OPS.conv_packed.default(x, weights, scale, shift, residual, relu)
+    return out
+
+
+def bottleneck(
+    x: Tensor,
+    convs: Sequence[tuple[Tensor, Tensor, Tensor]],
+    downsample: tuple[Tensor, Tensor, Tensor] | None,
+    stride: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Tensor | None:
+    """A bottleneck in one call, its inner activations in scratch memory; ``None`` where oneDNN serves.
+
+    Args:
+        convs: (weight, scale, shift) of the 1x1, the 3x3 and the 1x1.
+        downsample: the same of the skip, or ``None`` for an identity.
+    """
+    branch = [] if downsample is None else [downsample]
+    weights = [operands[0] for operands in (*convs, *branch)]
+    one: tuple[Ints, Ints, Ints, int] = ((1, 1), (0, 0), (1, 1), 1)
+    middle = middle_geometry(stride, dilation, groups)
+
+    def pack() -> list[Tensor] | None:
+        n, _, h, w = x.shape
+        p, q = ((size - 1) // step + 1 for size, step in zip((h, w), middle.stride, strict=True))
+        geometries = [one, tuple(middle), one, (middle.stride, (0, 0), (1, 1), 1)]
+        result = []
+        for weight, (s, pad, d, g), size in zip(weights, geometries, ((h, w), (h, w), (p, q), (h, w)), strict=False):
+            shape = (n, weight.shape[1] * g, *size)
+            algorithm = choose(shape, x.dtype, weight.shape, s, pad, d, g)
+            if algorithm is None:
+                return None
+            result.append(packed(weight, s, pad, algorithm))
+        return result
+
+    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None)
+    layouts = _BLOCKS.get(weights[0], tuple(weights[1:]), variant, pack)
+    if layouts is None:
+        return None
+    scales, shifts = ([operands[i] for operands in (*convs, *branch)] for i in (1, 2))
+    out: Tensor = _OPS.block_packed.default(x, layouts, scales, shifts, downsample is not None)
+    return out
