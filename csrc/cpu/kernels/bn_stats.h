@@ -2,9 +2,12 @@
 //
 // A tile's sums are those of y - shift, where the shift is the mean of the tiles before it (of the first tile:
 // its first row). So the differences are small where the mean is not, and exactly 0 in a constant channel.
+// The first tile is summed in fp64: its shift is no mean yet, and where it is the only one no other tile's
+// rounding errors average with its own.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "common/moments.h"
@@ -15,15 +18,16 @@ namespace fusedres::FUSEDRES_ISA {
 
 constexpr int64_t kStatsTile = 128;  // rows between two merges: they cost about 1/20 of the sums
 
-template <typename T>
+template <bool kWide, typename T>
 FUSEDRES_INLINE void shifted_sums(
     const BnStats<T>& k, int64_t row, int64_t rows, const float* shift, double* sum, double* square) {
+  using Lanes = std::conditional_t<kWide, DoubleVec, Vec>;
   for_channels(k.channels, [&](int64_t c, int n) __attribute__((always_inline)) {
     const T* y = k.y + row * k.channels + c;
-    const Vec origin = load(shift + c, n);
-    Vec s{}, q{};
+    const Lanes origin = __builtin_convertvector(load(shift + c, n), Lanes);
+    Lanes s{}, q{};
     for (int64_t i = 0; i < rows; ++i) {
-      const Vec d = load(y + i * k.channels, n) - origin;
+      const Lanes d = __builtin_convertvector(load(y + i * k.channels, n), Lanes) - origin;
       s += d;
       q += d * d;
     }
@@ -44,7 +48,11 @@ void bn_stats_chunk(const BnStats<T>& k, int64_t begin, int64_t end, float* out_
     const int64_t tile_end = std::min(row + kStatsTile, end);
     std::fill(sum, sum + 2 * channels, 0.0);
     for_groups(row, tile_end, [&](int64_t first, int64_t rows) __attribute__((always_inline)) {
-      shifted_sums(k, first, rows, shift.data(), sum, square);
+      if (row == begin) {
+        shifted_sums<true>(k, first, rows, shift.data(), sum, square);
+      } else {
+        shifted_sums<false>(k, first, rows, shift.data(), sum, square);
+      }
     });
     const double count = static_cast<double>(tile_end - row), share = 1.0 / count;
     const ChanMerge<double> merge(static_cast<double>(row - begin), count);

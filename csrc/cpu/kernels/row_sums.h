@@ -19,7 +19,8 @@ FUSEDRES_INLINE void for_groups(int64_t begin, int64_t end, Body&& body) {
 }
 
 // sums[i] += x[i] for n lanes; whole vectors in vector instructions, a fifth of the time of a loop over lanes
-FUSEDRES_INLINE void add_to(double* sums, Vec x, int n) {
+template <typename Lanes>
+FUSEDRES_INLINE void add_to(double* sums, Lanes x, int n) {
   const DoubleVec wide = __builtin_convertvector(x, DoubleVec);
   store_packed(sums, load_packed<DoubleVec>(sums, n) + wide, n);
 }
