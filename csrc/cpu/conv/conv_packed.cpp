@@ -106,7 +106,11 @@ Tensor conv_pack(const Tensor& w, std::vector<int64_t> stride, std::vector<int64
   // 100 MB of a ResNet-50's weights pass through the TLB in each forward.
   advise_large_pages(packed.data_ptr(), header.bytes);
   const int64_t strides[4] = {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
-  pack_weights(header, w.data_ptr(), strides, packed.data_ptr());
+  write_header(header, packed.data_ptr());
+  torch::stable::parallel_for(0, filter.panels(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel)
+      pack_panel(header, w.data_ptr(), strides, panel, packed.data_ptr());
+  });
   return packed;
 }
 

@@ -2,103 +2,134 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/element.h"
 
 namespace fusedres::conv {
 namespace {
 
-// A reader of weight (k, c, r, s), in double; zero beyond the last filter and the last channel.
-class Weights {
+// A panel's filters, gathered 16 channels at a time: a cache line of a filter is read once, whichever way the weight is
+// laid out (filters a power of two apart share their sets of L1, where 32 lines do not stay), and packers write whole
+// lines. Element by element through an index function, packing took longer than a training step's last stage.
+template <typename T>
+class Panel {
  public:
-  Weights(const Filter& filter, DataType type, const void* data, const int64_t strides[4])
-      : filter_(filter), type_(type), data_(data), strides_(strides) {}
+  Panel(const Filter& filter, const void* weights, const int64_t strides[4], int64_t panel)
+      : filter_(filter),
+        strides_(strides),
+        first_(static_cast<const T*>(weights) + panel * kPanel * strides[0]),
+        filters_(std::min(kPanel, filter.out_channels - panel * kPanel)),
+        taps_(filter.rows * filter.cols),
+        gathered_(kChannels * taps_ * kPanel) {}
 
-  float operator()(int64_t k, int64_t c, int64_t r, int64_t s) const {
-    if (k >= filter_.out_channels || c >= filter_.in_channels || s >= filter_.cols) return 0.0f;
-    const int64_t at = k * strides_[0] + c * strides_[1] + r * strides_[2] + s * strides_[3];
-    return type_ == DataType::kFloat32 ? static_cast<const float*>(data_)[at]
-                                       : to_float(static_cast<const BFloat16*>(data_)[at]);
+  // Channel c's weights, [r][s][32]; zeros beyond the last filter and the last channel. Ask in ascending order.
+  const T* channel(int64_t c) {
+    if (c % kChannels == 0) gather(c);
+    return gathered_.data() + c % kChannels * taps_ * kPanel;
+  }
+
+  T at(int64_t k, int64_t c, int64_t r, int64_t s) const {
+    if (k >= filters_ || c >= filter_.in_channels || s >= filter_.cols) return T{};
+    return first_[k * strides_[0] + c * strides_[1] + r * strides_[2] + s * strides_[3]];
   }
 
  private:
+  static constexpr int64_t kChannels = 16;  // a line of fp32
+
+  void gather(int64_t from) {
+    const int64_t channels = std::min(kChannels, filter_.in_channels - from);
+    if (channels < kChannels) std::fill(gathered_.begin(), gathered_.end(), T{});
+    for (int64_t k = 0; k < filters_; ++k)
+      for (int64_t r = 0; r < filter_.rows; ++r)
+        for (int64_t s = 0; s < filter_.cols; ++s) {
+          const T* weight = first_ + k * strides_[0] + from * strides_[1] + r * strides_[2] + s * strides_[3];
+          T* to = gathered_.data() + (r * filter_.cols + s) * kPanel + k;
+          for (int64_t c = 0; c < channels; ++c) to[c * taps_ * kPanel] = weight[c * strides_[1]];
+        }
+  }
+
   const Filter& filter_;
-  DataType type_;
-  const void* data_;
   const int64_t* strides_;
+  const T* first_;
+  int64_t filters_, taps_;
+  std::vector<T> gathered_;
 };
 
-// [panel][r][s][c][32]: a k-step of the fp32 tile reads 32 filters of one input value.
-void pack_direct_f32(const PackedHeader& header, const Weights& weights, float* out) {
-  const Filter& f = header.filter;
-  for (int64_t panel = 0; panel < f.panels(); ++panel)
-    for (int64_t r = 0; r < f.rows; ++r)
-      for (int64_t s = 0; s < f.cols; ++s)
-        for (int64_t c = 0; c < f.in_channels; ++c)
-          for (int64_t k = 0; k < kPanel; ++k) *out++ = weights(panel * kPanel + k, c, r, s);
+// [r][s][c][32]: a k-step of the fp32 tile reads 32 filters of one input value.
+void pack_direct_f32(const PackedHeader& header, Panel<float>& panel, float* out) {
+  const int64_t channels = header.filter.in_channels, taps = header.filter.rows * header.filter.cols;
+  for (int64_t c = 0; c < channels; ++c) {
+    const float* gathered = panel.channel(c);
+    for (int64_t tap = 0; tap < taps; ++tap)
+      std::copy_n(gathered + tap * kPanel, kPanel, out + (tap * channels + c) * kPanel);
+  }
 }
 
-// One column of the transform matrix G of F(2x2, 3x3) (Lavin and Gray, 2016) applied to three weights.
-void winograd_column(const double g[3], double out[4]) {
-  out[0] = g[0];
-  out[1] = (g[0] + g[1] + g[2]) / 2;
-  out[2] = (g[0] - g[1] + g[2]) / 2;
-  out[3] = g[2];
+// The transform matrix G of F(2x2, 3x3) (Lavin and Gray, 2016) applied to three weights.
+inline void winograd_column(double g0, double g1, double g2, double out[4]) {
+  out[0] = g0;
+  out[1] = (g0 + g1 + g2) / 2;
+  out[2] = (g0 - g1 + g2) / 2;
+  out[3] = g2;
 }
 
-// U = G g G', in double and rounded once: [panel][16][c][32].
-void pack_winograd_f32(const PackedHeader& header, const Weights& weights, float* out) {
-  const Filter& f = header.filter;
-  const int64_t point = f.in_channels * kPanel;
-  for (int64_t panel = 0; panel < f.panels(); ++panel, out += 16 * point)
-    for (int64_t c = 0; c < f.in_channels; ++c)
-      for (int64_t k = 0; k < kPanel; ++k) {
-        double half[4][3], whole[4][4];
-        for (int64_t s = 0; s < 3; ++s) {
-          double g[3], column[4];
-          for (int64_t r = 0; r < 3; ++r) g[r] = weights(panel * kPanel + k, c, r, s);
-          winograd_column(g, column);
-          for (int64_t i = 0; i < 4; ++i) half[i][s] = column[i];
-        }
-        for (int64_t i = 0; i < 4; ++i) {
-          winograd_column(half[i], whole[i]);
-          for (int64_t j = 0; j < 4; ++j)
-            out[(i * 4 + j) * point + c * kPanel + k] = static_cast<float>(whole[i][j]);
-        }
-      }
+// U = G g G' of one channel's 32 filters, in double and rounded once; point q goes to out + q * point.
+void winograd_filters(const float* __restrict g, int64_t point, float* __restrict out) {
+  for (int64_t k = 0; k < kPanel; ++k) {
+    double half[3][4];
+    for (int s = 0; s < 3; ++s)
+      winograd_column(g[s * kPanel + k], g[(3 + s) * kPanel + k], g[(6 + s) * kPanel + k], half[s]);
+    for (int i = 0; i < 4; ++i) {
+      double whole[4];
+      winograd_column(half[0][i], half[1][i], half[2][i], whole);
+      for (int j = 0; j < 4; ++j) out[(i * 4 + j) * point + k] = static_cast<float>(whole[j]);
+    }
+  }
 }
 
-// [panel][r][s][c / 2][32][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
-void pack_dot_bf16(const PackedHeader& header, const Weights& weights, BFloat16* out) {
-  const Filter& f = header.filter;
-  for (int64_t panel = 0; panel < f.panels(); ++panel)
-    for (int64_t r = 0; r < f.rows; ++r)
-      for (int64_t s = 0; s < f.cols; ++s)
-        for (int64_t c = 0; c < packed_channels(header); c += 2)
-          for (int64_t k = 0; k < kPanel; ++k)
-            for (int64_t odd = 0; odd < 2; ++odd) *out++ = from_float<BFloat16>(weights(panel * kPanel + k, c + odd, r, s));
+// [16][c][32]
+void pack_winograd_f32(const PackedHeader& header, Panel<float>& panel, float* out) {
+  const int64_t point = header.filter.in_channels * kPanel;
+  for (int64_t c = 0; c < header.filter.in_channels; ++c)
+    winograd_filters(panel.channel(c), point, out + c * kPanel);
 }
 
-// [panel][r][s][c / 32][2][16][16][2]: a B tile is 16 rows of channel pairs by 16 filters. Merged columns
-// ([panel][r][2][run / 2][16][2]) count their channels through the columns and fill only run / 2 rows.
-void pack_amx_bf16(const PackedHeader& header, const Weights& weights, BFloat16* out) {
-  const Filter& f = header.filter;
-  const bool merged = merges_columns(header);
-  const int64_t channels = packed_channels(header);
-  const int64_t cols = merged ? 1 : f.cols;
-  const int64_t run = merged ? f.cols * channels : channels;
-  const int64_t step = std::min<int64_t>(run, 32);
-  for (int64_t panel = 0; panel < f.panels(); ++panel)
-    for (int64_t r = 0; r < f.rows; ++r)
-      for (int64_t s = 0; s < cols; ++s)
-        for (int64_t from = 0; from < run; from += step)
-          for (int64_t half = 0; half < 2; ++half)
-            for (int64_t pair = 0; pair < step / 2; ++pair)
-              for (int64_t k = 0; k < 16; ++k)
-                for (int64_t odd = 0; odd < 2; ++odd) {
-                  const int64_t at = from + 2 * pair + odd;
-                  *out++ = from_float<BFloat16>(weights(panel * kPanel + half * 16 + k, at % channels, r, merged ? at / channels : s));
-                }
+// [r][s][c / 2][32][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
+void pack_dot_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
+  const int64_t channels = packed_channels(header), taps = header.filter.rows * header.filter.cols;
+  for (int64_t c = 0; c < channels; ++c) {
+    const BFloat16* gathered = panel.channel(c);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      BFloat16* to = out + ((tap * channels + c) / 2 * kPanel) * 2 + c % 2;
+      for (int64_t k = 0; k < kPanel; ++k) to[2 * k] = gathered[tap * kPanel + k];
+    }
+  }
+}
+
+// [r][s][c / 32][2][16][16][2]: a B tile is 16 rows of channel pairs by 16 filters.
+void pack_amx_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
+  const int64_t channels = packed_channels(header), taps = header.filter.rows * header.filter.cols;
+  for (int64_t c = 0; c < channels; ++c) {
+    const BFloat16* gathered = panel.channel(c);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      BFloat16* tiles = out + (tap * channels + c / 32 * 32) * kPanel + c % 32 / 2 * 32 + c % 2;
+      for (int64_t k = 0; k < kPanel; ++k) tiles[k / 16 * 512 + k % 16 * 2] = gathered[tap * kPanel + k];
+    }
+  }
+}
+
+// [r][2][run / 2][16][2]: as above, but channels are counted through the columns (a stem's 7 x 4 values).
+void pack_amx_merged_bf16(const PackedHeader& header, const Panel<BFloat16>& panel, BFloat16* out) {
+  const int64_t channels = packed_channels(header), run = header.filter.cols * channels;
+  for (int64_t r = 0; r < header.filter.rows; ++r)
+    for (int64_t half = 0; half < 2; ++half)
+      for (int64_t pair = 0; pair < run / 2; ++pair)
+        for (int64_t k = 0; k < 16; ++k)
+          for (int64_t odd = 0; odd < 2; ++odd) {
+            const int64_t at = 2 * pair + odd;
+            *out++ = panel.at(half * 16 + k, at % channels, r, at / channels);
+          }
 }
 
 }  // namespace
@@ -124,17 +155,21 @@ PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
   return header;
 }
 
-void pack_weights(const PackedHeader& header, const void* weights, const int64_t strides[4], void* out) {
+void write_header(const PackedHeader& header, void* out) { std::memcpy(out, &header, sizeof(header)); }
+
+void pack_panel(const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel, void* out) {
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
-  const Weights reader(header.filter, data_type(algorithm), weights, strides);
-  std::memcpy(out, &header, sizeof(header));
-  char* data = static_cast<char*>(out) + kPackedDataOffset;
-  switch (algorithm) {
-    case Algorithm::kDirectF32: return pack_direct_f32(header, reader, reinterpret_cast<float*>(data));
-    case Algorithm::kWinogradF32: return pack_winograd_f32(header, reader, reinterpret_cast<float*>(data));
-    case Algorithm::kDirectBf16Dot: return pack_dot_bf16(header, reader, reinterpret_cast<BFloat16*>(data));
-    case Algorithm::kDirectBf16Amx: return pack_amx_bf16(header, reader, reinterpret_cast<BFloat16*>(data));
+  char* to = static_cast<char*>(out) + kPackedDataOffset + panel * panel_bytes(header);
+  if (data_type(algorithm) == DataType::kFloat32) {
+    Panel<float> filters(header.filter, weights, strides, panel);
+    auto* data = reinterpret_cast<float*>(to);
+    return algorithm == Algorithm::kWinogradF32 ? pack_winograd_f32(header, filters, data)
+                                                : pack_direct_f32(header, filters, data);
   }
+  Panel<BFloat16> filters(header.filter, weights, strides, panel);
+  auto* data = reinterpret_cast<BFloat16*>(to);
+  if (algorithm == Algorithm::kDirectBf16Dot) return pack_dot_bf16(header, filters, data);
+  return merges_columns(header) ? pack_amx_merged_bf16(header, filters, data) : pack_amx_bf16(header, filters, data);
 }
 
 }  // namespace fusedres::conv

@@ -40,8 +40,11 @@ int64_t panel_bytes(const PackedHeader& header);
 
 PackedHeader make_header(Algorithm algorithm, const Filter& filter);
 
-// Write the header and the packed form of `weights`, (K, C, R, S) with the given strides in elements, fp32 or
-// bf16 by the algorithm's type. `out` has header.bytes bytes, aligned to 64.
-void pack_weights(const PackedHeader& header, const void* weights, const int64_t strides[4], void* out);
+// Write `header` at the start of `out`, which has header.bytes bytes, aligned to 64.
+void write_header(const PackedHeader& header, void* out);
+
+// Write the packed form of one panel of `weights`, (K, C, R, S) with the given strides in elements, fp32 or bf16 by
+// the algorithm's type. Panels are independent: each may be packed by another thread.
+void pack_panel(const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel, void* out);
 
 }  // namespace fusedres::conv

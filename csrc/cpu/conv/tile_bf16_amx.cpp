@@ -5,6 +5,7 @@
 
 #include "cpu/conv/tile.h"
 
+extern "C" { __attribute__((visibility("default"))) int64_t g_knob[8] = {0}; }
 namespace fusedres::conv {
 namespace {
 
@@ -36,25 +37,37 @@ void enter(const TileCommon& common) {
 
 void leave() { _tile_release(); }
 
+__m512 floats_of(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
 void store_half(const float* sums, const TileCommon& common, const Tile& tile, int half) {
   const __m512 floor = _mm512_set1_ps(common.floor);
-  for (int v = 0; v < 2; ++v) {
-    const int64_t left = tile.channels - 16 * v;
-    if (left <= 0) return;
-    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
-    const __m512 scale = _mm512_loadu_ps(tile.scale + 16 * v), shift = _mm512_loadu_ps(tile.shift + 16 * v);
-    for (int64_t row = tile.skip[half]; row < common.rows; ++row) {
-      __m512 value = _mm512_fmadd_ps(_mm512_load_ps(sums + v * 256 + row * 16), scale, shift);
-      if (tile.residual[half] != nullptr) {
-        const char* residual = tile.residual[half] + row * common.residual_step + 32 * v;
-        const __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, residual));
-        value = _mm512_add_ps(value, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)));
-      }
-      // In this order of operands a NaN passes through, as it does through torch's ReLU.
-      value = _mm512_max_ps(floor, value);
-      _mm256_mask_storeu_epi16(tile.out[half] + row * common.out_step + 32 * v, mask,
-                               (__m256i)_mm512_cvtneps_pbh(value));
+  const __m512 scale[2] = {_mm512_loadu_ps(tile.scale), _mm512_loadu_ps(tile.scale + 16)};
+  const __m512 shift[2] = {_mm512_loadu_ps(tile.shift), _mm512_loadu_ps(tile.shift + 16)};
+  const auto mask = static_cast<__mmask32>((uint64_t{1} << tile.channels) - 1);
+  for (int64_t row = tile.skip[half]; row < common.rows; ++row) {
+    __m512 low = _mm512_fmadd_ps(_mm512_load_ps(sums + row * 16), scale[0], shift[0]);
+    __m512 high = _mm512_fmadd_ps(_mm512_load_ps(sums + 256 + row * 16), scale[1], shift[1]);
+    if (tile.residual[half] != nullptr) {
+      const __m512i residual = _mm512_maskz_loadu_epi16(mask, tile.residual[half] + row * common.residual_step);
+      low = _mm512_add_ps(low, floats_of(_mm512_castsi512_si256(residual)));
+      high = _mm512_add_ps(high, floats_of(_mm512_extracti64x4_epi64(residual, 1)));
     }
+    // In this order of operands a NaN passes through, as it does through torch's ReLU.
+    low = _mm512_max_ps(floor, low);
+    high = _mm512_max_ps(floor, high);
+    _mm512_mask_storeu_epi16(tile.out[half] + row * common.out_step, mask,
+                             (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+}
+
+// Where a tile will write, and what it will add, comes to L1 while it computes.
+void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
+  for (int64_t row = 0; row < common.rows; ++row) {
+    _mm_prefetch(tile.out[half] + row * common.out_step, _MM_HINT_T0);
+    if (tile.residual[half] != nullptr)
+      _mm_prefetch(tile.residual[half] + row * common.residual_step, _MM_HINT_T0);
   }
 }
 
@@ -70,6 +83,10 @@ void amx_tile(const TileCommon& common, const Tile& tile) {
   if constexpr (kHalves == 2) {
     _tile_zero(2);
     _tile_zero(3);
+  }
+  if (g_knob[0] & 1) {
+    prefetch_outputs(common, tile, 0);
+    if constexpr (kHalves == 2) prefetch_outputs(common, tile, 1);
   }
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
     const char* a0 = tile.in[0] + common.taps[tap];
@@ -87,6 +104,13 @@ void amx_tile(const TileCommon& common, const Tile& tile) {
         a1 += 2 * step;
       }
       for (int64_t line = 0; line < ahead_step; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
+      if (g_knob[0] & 2)
+        for (int i = 0; i < 32; ++i) _mm_prefetch(weights + 2 * weight_bytes * g_knob[1] + 64 * i, _MM_HINT_T0);
+      if (g_knob[0] & 4)
+        for (int i = 0; i < 16; ++i) {
+          _mm_prefetch(a0 + 2 * step * g_knob[2] + i * common.in_step, _MM_HINT_T0);
+          if constexpr (kHalves == 2) _mm_prefetch(a1 + 2 * step * (g_knob[2] - 1) + i * common.in_step, _MM_HINT_T0);
+        }
       a0 += 2 * step;
       weights += 2 * weight_bytes;
       ahead += ahead_step;
