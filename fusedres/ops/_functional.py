@@ -56,9 +56,10 @@ def check_layer(op: str, name: str, layer: ConvBN, x: Tensor, training: bool) ->
 
 
 def autocast_to(x: Tensor) -> torch.dtype | None:
-    """The dtype autocast asks for on ``x``'s device, where it is on and ``x`` takes part."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(x.device.type)
+    """The dtype autocast asks for on ``x``'s device (meta has none), where it is on and ``x`` takes part."""
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
     return None
 
 
