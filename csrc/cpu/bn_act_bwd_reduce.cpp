@@ -1,4 +1,5 @@
 // fusedres_cpu::bn_act_bwd_reduce, ::bn_bwd_finalize
+#include <algorithm>
 #include <tuple>
 
 #include "cpu/bwd_sums.h"
@@ -63,16 +64,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_bwd_finalize(
   Tensor dgamma = empty(sums, {channels}), dbeta = empty(sums, {channels});
   Tensor p = empty(sums, {channels}), q = empty(sums, {channels}), r = empty(sums, {channels});
   const float *sum = data<float>(sums), *dot = sum + channels;
+  const double values = static_cast<double>(std::max<int64_t>(n, 1));  // an empty batch has sums of 0
   for (int64_t c = 0; c < channels; ++c) {
     const double scale = static_cast<double>(vinvstd.get()[c]) * (vgamma.get() ? vgamma.get()[c] : 1.0f);
-    const double slope = frozen ? 0.0 : -scale * vinvstd.get()[c] * dot[c] / static_cast<double>(n);
+    const double slope = frozen ? 0.0 : -scale * vinvstd.get()[c] * dot[c] / values;
     const float slope_rounded = static_cast<float>(slope);
     mutable_data<float>(dgamma)[c] = dot[c];
     mutable_data<float>(dbeta)[c] = sum[c];
     mutable_data<float>(p)[c] = static_cast<float>(scale);
     mutable_data<float>(q)[c] = slope_rounded;
     // of the rounded q, so that q * y + r vanishes at the mean as exactly as fp32 can
-    const double rest = -scale * sum[c] / static_cast<double>(n) - static_cast<double>(slope_rounded) * vmean.get()[c];
+    const double rest = -scale * sum[c] / values - static_cast<double>(slope_rounded) * vmean.get()[c];
     mutable_data<float>(r)[c] = frozen ? 0.0f : static_cast<float>(rest);
   }
   return {dgamma, dbeta, p, q, r};

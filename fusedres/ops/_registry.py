@@ -55,6 +55,8 @@ def define_backend(backend: str) -> torch.library.Library:
         lib.define(op.name + op.schema)
         torch.library.register_fake(f"{namespace}::{op.name}", op.fake, lib=lib)
         lib.impl(op.name, _refuse_gradient(namespace, op.name), "Autograd", with_keyset=True)
+        if "!" in op.schema:
+            lib.impl(op.name, _count_writes(namespace, op.name), "ADInplaceOrView", with_keyset=True)
     return lib
 
 
@@ -76,6 +78,23 @@ def _refuse_gradient(namespace: str, name: str) -> Callable[..., Any]:
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args, **kwargs)
 
     return below_autograd
+
+
+def _count_writes(namespace: str, name: str) -> Callable[..., Any]:
+    """Move the version counters of what an op writes to: a C++ kernel on the stable ABI cannot.
+
+    Autograd and the caches of derived values (``ops/_caches.py``) tell by them that a tensor has changed.
+    """
+
+    def below_version_counting(keyset: torch._C.DispatchKeySet, *args: Any) -> None:
+        overload = getattr(getattr(torch.ops, namespace), name).default
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            overload.redispatch(keyset & torch._C._after_ADInplaceOrView_keyset, *args)
+        for argument, value in zip(overload._schema.arguments, args, strict=True):
+            if argument.is_write and isinstance(value, Tensor):
+                torch.autograd.graph.increment_version(value)
+
+    return below_version_counting
 
 
 def kernel(backend: str, name: str) -> Any:

@@ -48,4 +48,5 @@ def bn_finalize(
     _checks.channel_vector("bn_finalize", "gamma", gamma, channels, mean)
     _checks.channel_vector("bn_finalize", "beta", beta, channels, mean)
     run = kernel(resolve_backend(mean, backend), "bn_finalize")
-    return tuple(run(count, mean, m2, gamma, beta, eps))  # type: ignore[return-value]
+    tiles = count.contiguous(), mean.contiguous(), m2.contiguous()
+    return tuple(run(*tiles, gamma, beta, eps))  # type: ignore[return-value]

@@ -155,7 +155,7 @@ BASIC_BLOCK_SHAPES = (
     BlockShape("one_image", "N = 1", 1, 8, 6, 6, 8),
     BlockShape("empty", "N = 0", 0, 8, 6, 6, 8),
     BlockShape("stride2", "a stage's first block, odd size", 2, 8, 9, 7, 16, stride=2, downsample=True),
-    BlockShape("one_pixel", "1×1 spatial: statistics over the batch alone", 5, 8, 1, 1, 8),
+    BlockShape("one_pixel", "1×1 spatial: statistics over the batch alone", 12, 8, 1, 1, 8),
     BlockShape("many_tiles", "more pixels than one tile holds", 2, 8, 31, 29, 16, stride=2, downsample=True),
     BlockShape("tiny", "for gradcheck", 2, 2, 3, 3, 3, downsample=True),
 )
@@ -170,7 +170,7 @@ BOTTLENECK_SHAPES = (
     BlockShape("stride2", "a stage's first block, odd size", 2, 8, 9, 7, 24, m=8, stride=2, downsample=True),
     BlockShape("dilated", "replace_stride_with_dilation", 2, 16, 9, 8, 16, m=8, dilation=2),
     BlockShape("grouped", "groups of 4, as in ResNeXt 32x4d", 2, 32, 7, 7, 32, m=24, groups=6),
-    BlockShape("one_pixel", "1×1 spatial: statistics over the batch alone", 5, 16, 1, 1, 16, m=8),
+    BlockShape("one_pixel", "1×1 spatial: statistics over the batch alone", 12, 16, 1, 1, 16, m=8),
     BlockShape(
         "many_tiles", "more pixels than one tile holds", 2, 8, 27, 25, 24, m=8, stride=2, downsample=True
     ),

@@ -45,8 +45,8 @@ def bn_bwd_finalize(
         q = r = torch.zeros_like(p)
     else:
         values = max(n, 1)  # an empty batch has sums of 0, and coefficients of 0 with them
-        q = -p * inv * dgamma / values
-        r = -p * dbeta / values - q * mu
+        q = (-p * inv * dgamma / values).to(sums.dtype).double()
+        r = -p * dbeta / values - q * mu  # of the rounded q: q·y + r then vanishes at the mean
     a, b, c, d, e = (v.to(sums.dtype, copy=True) for v in (dgamma, dbeta, p, q, r))
     return a, b, c, d, e
 
