@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import os
-
 import pytest
 import torch
 
@@ -34,7 +32,7 @@ def _seeded() -> None:
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.gpu if name in GPU_BACKENDS else ()) for name in BACKENDS]
+    params=[pytest.param(name, marks=pytest.mark.gpu if name in BACKEND_DEVICES else ()) for name in BACKENDS]
 )
 def backend(request: pytest.FixtureRequest) -> str:
     """Each back-end of this build in turn; one that cannot run here is skipped with its own reason."""
