@@ -55,6 +55,9 @@ WGRAD_TILES = (
 #: Exact fp32 products run on FMA units with both operands in registers: larger accumulators spill.
 EXACT_FP32_AREA = 64 * 64
 
+#: Accumulators of this many values leave four warps no registers to form an operand in: they get eight.
+FORMED_AREA = 128 * 64
+
 #: ``tl.dot`` takes no side shorter than this.
 LEAST_SIDE = 16
 
@@ -102,6 +105,8 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
         )
         if wasteful or (exact and tile.BM * tile.BN > EXACT_FP32_AREA):
             continue
+        if problem.formed and tile.BM * tile.BN >= FORMED_AREA:
+            tile = tile._replace(num_warps=8)
         while tile.num_stages > 1 and shared_memory(problem, tile) > problem.facts.shared_memory:
             tile = tile._replace(num_stages=tile.num_stages - 1)
         if shared_memory(problem, tile) <= problem.facts.shared_memory:

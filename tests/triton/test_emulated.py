@@ -1,0 +1,157 @@
+"""Every kernel compiled for compute capability 8.0, its PTX run on the CPU by tools/ptxemu, in bfloat16.
+
+The back-end's own host code runs; only its launches are replaced. The emulator's checks are on: bounds of
+every tensor, races between warps, uninitialised memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+TOOL = Path(__file__).parents[2] / "tools" / "ptxemu"
+if not (TOOL / "ptxemu").is_dir():
+    pytest.skip("tools/ptxemu is not in this checkout", allow_module_level=True)
+sys.path.insert(0, str(TOOL))
+
+import ptxemu
+from triton.backends.compiler import GPUTarget
+
+from fusedres import ops
+from fusedres.ops._dispatch import BACKENDS, Backend
+from tests._parity import assert_same_bits, assert_within_two_x
+from tests.ops import (
+    test_affine_act_maxpool,
+    test_affine_add_act,
+    test_bn_act_bwd_apply,
+    test_bn_act_bwd_reduce,
+    test_bn_bwd_finalize,
+    test_bn_finalize,
+    test_bn_stats,
+    test_bn_update_running,
+    test_bottleneck_infer,
+    test_conv_affine_act,
+    test_conv_dgrad,
+    test_conv_stats,
+    test_conv_wgrad,
+)
+from tests.ops._rules import Case, KernelRules
+from tests.triton._ahead import DEVICES, Launch, compiled, intercept
+
+pytestmark = pytest.mark.emulated
+
+MODULES = (
+    test_affine_act_maxpool, test_affine_add_act, test_bn_act_bwd_apply, test_bn_act_bwd_reduce,
+    test_bn_bwd_finalize, test_bn_finalize, test_bn_stats, test_bn_update_running, test_bottleneck_infer,
+    test_conv_affine_act, test_conv_dgrad, test_conv_stats, test_conv_wgrad,
+)  # fmt: skip
+
+#: The rules of each op, by its name.
+RULES: dict[str, KernelRules] = {
+    value.op: value()
+    for module in MODULES
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, KernelRules) and value is not KernelRules
+}
+
+CAPABILITY = 80
+
+#: Shapes every op is run with; each costs a compilation by Triton and one by g++, both cached.
+QUICK_SHAPES = ("odd",)
+MORE_SHAPES = ("stride2", "grouped", "dilated", "stem", "one_pixel", "many_tiles", "prime")
+
+
+def emulate(launch: Launch) -> None:
+    """Compile the kernel for the device and run its PTX over the grid."""
+    kernel = compiled(launch, GPUTarget("cuda", CAPABILITY, 32))
+    types, _, _ = launch.signature()
+    arguments: list[Any] = [launch.arguments[name] for name, kind in types.items() if kind != "constexpr"]
+    module = ptxemu.load(kernel.asm["ptx"])
+    scratch = module.kernel(None).nparams - len(arguments)
+    module.launch(
+        None, launch.grid, 32 * kernel.metadata.num_warps, arguments + [None] * scratch,
+        dynamic_smem=kernel.metadata.shared, race=True, check_init=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _emulated_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    intercept(monkeypatch, DEVICES[CAPABILITY], emulate)
+    monkeypatch.setitem(BACKENDS, "triton", Backend("triton", lambda: None, lambda device, dtype: None))
+    yield
+
+
+def check(op: str, case: Case, dtype: torch.dtype) -> None:
+    """The 2× rule of tests/ops, for the emulated kernel."""
+    rules = RULES[op]
+    inputs = rules.made(case, dtype)
+    exact = {
+        k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs.items()
+    }
+    plain = rules.plain(inputs)
+    ours = rules.observe(rules.call(inputs, "triton"))
+    reference = rules.observe(rules.call(exact, "reference"))
+    for name, o, r, p in zip(rules.outputs, ours, reference, plain, strict=True):
+        if o.is_floating_point():
+            assert_within_two_x(o, r, p, f"{op} {case} {name}")
+        else:
+            assert_same_bits(o, p, f"{op} {case} {name}")
+
+
+def cases(names: tuple[str, ...]) -> list[Any]:
+    return [
+        pytest.param(op, Case(shape, rules.variants[0]), id=f"{op}-{shape}")
+        for op, rules in RULES.items()
+        for shape in rules.shapes
+        if shape.name in names
+    ]
+
+
+@pytest.mark.parametrize("op, case", cases(QUICK_SHAPES))
+def test_bfloat16(op: str, case: Case) -> None:
+    check(op, case, torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op, case", cases(MORE_SHAPES))
+def test_bfloat16_awkward_shapes(op: str, case: Case) -> None:
+    check(op, case, torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allow_tf32", [True, False], ids=["tf32", "exact"])
+@pytest.mark.parametrize("op", ["conv_affine_act", "conv_dgrad", "conv_wgrad"])
+def test_float32(op: str, allow_tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 has ten bits of mantissa, as half precision does: its products are held to fp16's 2× rule."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allow_tf32)
+    case = RULES[op].odd()
+    if not allow_tf32:
+        check(op, case, torch.float32)
+        return
+    rules = RULES[op]
+    inputs = {
+        k: v.half().float() if isinstance(v, Tensor) and v.dim() == 4 else v
+        for k, v in rules.made(case, torch.float32).items()
+    }
+    ours = rules.call(inputs, "triton")[0]
+    reference = rules.call({k: v.double() if isinstance(v, Tensor) else v for k, v in inputs.items()}, "reference")
+    half = rules.made(case, torch.float16)
+    assert_within_two_x(ours.half(), reference[0], rules.plain(half)[0], f"{op} {case} in TF32")
+
+
+def test_constant_channel_has_no_variance() -> None:
+    x = torch.full((2, 16, 6, 6), 1.0, dtype=torch.bfloat16)
+    w = torch.full((16, 16, 1, 1), 6.25, dtype=torch.bfloat16)
+    y, count, mean, m2 = ops.conv_stats(x, w, backend="triton")
+    assert bool((y == 100).all()) and bool((mean == 100).all()) and bool((m2 == 0).all())
+    mean, var, *_ = ops.bn_finalize(count, mean, m2, backend="triton")
+    assert bool((mean == 100).all()) and bool((var == 0).all())
