@@ -18,7 +18,7 @@ from fusedres.cli.results import Comparison, Section, Seen
 #: Colour-blind safe (Okabe and Ito), ours the one that stands out.
 COLOURS = {PLAIN: "#b8c0c8", PLAIN_NHWC: "#7d8894", OURS: "#009e73"}
 INK, MUTED = "#22282e", "#66707a"
-PHOTOS_A_ROW = 4
+PHOTOS_A_ROW, MOST_PHOTOS = 4, 8
 
 
 def draw_chart(
@@ -28,12 +28,13 @@ def draw_chart(
 
     Args:
         comparison: what to draw.
-        thumbnails: (S, S, 3) in [0, 1], one for each entry of the first section's ``seen``.
+        thumbnails: (S, S, 3) in [0, 1], one for each entry of the first section's ``seen``; the first
+            eight are shown.
         names: the classes' names; ``None`` where they would mean nothing, and agreement alone is shown.
         path: where the picture goes; it is replaced in one step.
     """
     figure_module = require("matplotlib.figure", "the chart")
-    seen = comparison.sections[0].seen
+    seen = comparison.sections[0].seen[:MOST_PHOTOS]
     photo_rows = -(-len(seen) // PHOTOS_A_ROW)
     bars_height, photo_height = 0.7 + 0.42 * len(COLOURS), 2.75
     height = 1.0 + bars_height + photo_height * photo_rows + 0.3
@@ -77,13 +78,14 @@ def _draw_bars(axes: Any, section: Section, batch: int, *, labels: bool) -> None
     for position, (timing, rate) in enumerate(zip(timings, rates, strict=True)):
         text = f"{rate:.1f}"
         if timing.name == OURS:
-            text += f"   {section.speedup.of_medians:.2f}× {section.fastest_peer.name}"
+            text += f"  ({section.speedup.of_medians:.2f}×)"
         edge = batch / timing.quartiles[0]
         axes.text(edge + 0.02 * right, position, text, va="center", fontsize=9, color=INK)
-    axes.set_xlim(0, right * 1.62)
+    axes.set_xlim(0, right * 1.35)
     axes.set_yticks(range(len(timings)), [t.name for t in timings] if labels else [""] * len(timings))
     axes.invert_yaxis()
-    axes.set_title(f"{section.mode}, images/s", loc="left", fontsize=10, color=INK)
+    title = f"{section.mode}: images/s (× {section.fastest_peer.name})"
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.tick_params(length=0, labelsize=9, colors=MUTED)
     axes.tick_params(axis="y", labelsize=10, labelcolor=INK)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

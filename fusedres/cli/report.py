@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,8 @@ def setting(comparison: Comparison) -> str:
     """The line a number must not be quoted without."""
     c = comparison
     versions = ", ".join(f"{name} {c.versions[name]}" for name in ("torch", "torchvision", "fusedres"))
-    return f"{c.device}, {c.threads} threads; {versions}; median of {c.rounds} interleaved rounds (quartiles)"
+    threads = f"{c.threads} thread{'s' if c.threads > 1 else ''}"
+    return f"{c.device}, {threads}; {versions}; medians (quartiles) of {c.rounds} interleaved rounds"
 
 
 def rows(section: Section, batch: int) -> list[Row]:
@@ -41,7 +43,12 @@ def rows(section: Section, batch: int) -> list[Row]:
     table: list[Row] = [("", *names)]
     table.append(("ms a batch", *(_milliseconds(t) for t in section.timings)))
     table.append(("images/s", *(f"{batch / t.median:.1f}" for t in section.timings)))
-    table.append(_only_ours(names, f"speed against {section.fastest_peer.name}", _speedup(section)))
+    ratio = section.speedup
+    first, third = ratio.quartiles
+    table.append(_only_ours(names, f"× {section.fastest_peer.name}", f"{ratio.of_medians:.2f}"))
+    table.append(
+        _only_ours(names, "× round by round", f"{ratio.median_of_pairs:.2f} ({first:.2f}–{third:.2f})")
+    )
     table.append(("kernels called", *(str(section.kernels[name]) for name in names)))
     if section.saved:
         table.append(("kept for backward, MB", *(f"{section.saved[name] / 1e6:.1f}" for name in names)))
@@ -60,7 +67,9 @@ def print_report(comparison: Comparison, console: Console) -> None:
     """The tables, the weights' origin and what to know before quoting them."""
     for section in comparison.sections:
         head, *body = rows(section, comparison.batch)
-        table = Table(title=title(comparison, section), title_style="bold", title_justify="left")
+        table = Table(
+            title=title(comparison, section), title_style="bold", title_justify="left", box=SIMPLE_HEAD
+        )
         for index, name in enumerate(head):
             style = "bold green" if name == OURS else None
             table.add_column(name, justify="left" if index == 0 else "right", style=style)
@@ -133,22 +142,21 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _milliseconds(timing: Timing) -> str:
     first, third = timing.quartiles
-    return f"{timing.median * 1e3:.1f} ({first * 1e3:.1f}–{third * 1e3:.1f})"
+    return f"{_short(timing.median)} ({_short(first)}–{_short(third)})"
 
 
-def _speedup(section: Section) -> str:
-    ratio = section.speedup
-    first, third = ratio.quartiles
-    return f"{ratio.of_medians:.2f}× (pairs {ratio.median_of_pairs:.2f}×, {first:.2f}–{third:.2f})"
+def _short(seconds: float) -> str:
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.1f}"
 
 
 def _parity_rows(names: list[str], parity: Parity) -> list[Row]:
     table = []
     for kind in ("max", "rms"):
         cells = dict.fromkeys(names, "")
-        cells[PLAIN_NHWC] = f"{getattr(parity, f'torch_{kind}'):.2e}"
-        allowed = getattr(parity, f"allowed_{kind}")
-        cells[OURS] = f"{getattr(parity, f'ours_{kind}'):.2e} (≤ {allowed:.2e})"
+        ours, allowed = getattr(parity, f"ours_{kind}"), getattr(parity, f"allowed_{kind}")
+        cells[PLAIN_NHWC] = f"{getattr(parity, f'torch_{kind}'):.1e}"
+        cells[OURS] = f"{ours:.1e} {'≤' if ours <= allowed else '>'} {allowed:.1e}"
         table.append((f"{parity.name}, {kind} error", *cells.values()))
     return table
 
