@@ -40,7 +40,9 @@ class FusedModule(nn.Module):
             COMPOSITION.check(value, f"{type(self).__name__}.composition")
         for module in self.modules():
             if isinstance(module, FusedModule):
-                module._composition = value
+                module.__dict__.pop("_composition", None)
+                if value is not None:
+                    module._composition = value
 
     def train(self, mode: bool = True) -> Any:
         refresh(self)
