@@ -40,6 +40,8 @@ class BlockTask {
     const bool joins_downsample = tasks_.size() > convs_;
     if (joins_downsample) tasks_.back().write(out_, Map{});
     tasks_[convs_ - 1].write(out_, joins_downsample ? out_ : in_);
+    for (size_t i = 0; i + 1 < convs_; ++i) tasks_[i].precede(tasks_[i + 1]);
+    if (joins_downsample) tasks_.back().precede(tasks_[0]);
   }
 
   // In the order in which they run: the downsample first.

@@ -87,30 +87,39 @@ bool conv_engine_runs(int64_t algorithm) {
   return algorithm >= 0 && algorithm < kAlgorithms && can_run(static_cast<Algorithm>(algorithm));
 }
 
-Tensor conv_pack(const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm) {
-  constexpr const char* kOp = "conv_pack";
-  if (!conv_engine_runs(algorithm)) fail("conv_pack: this process cannot run algorithm " + std::to_string(algorithm));
+// The header of `w` packed for `algorithm`; throws where the algorithm does not take it.
+PackedHeader header_for(const char* op, const Tensor& w, const std::vector<int64_t>& stride,
+                        const std::vector<int64_t>& padding, int64_t algorithm) {
+  if (!conv_engine_runs(algorithm))
+    fail(std::string(op) + ": this process cannot run algorithm " + std::to_string(algorithm));
   const auto chosen = static_cast<Algorithm>(algorithm);
   const bool bf16 = data_type(chosen) == DataType::kBFloat16;
   if (w.dim() != 4 || w.scalar_type() != (bf16 ? ScalarType::BFloat16 : ScalarType::Float))
-    fail(std::string(kOp) + ": `w` must have 4 dimensions (K, C, R, S) and the algorithm's dtype");
+    fail(std::string(op) + ": `w` must have 4 dimensions (K, C, R, S) and the algorithm's dtype");
   const Filter filter{w.size(0), w.size(1), w.size(2), w.size(3), stride[0], stride[1], padding[0], padding[1]};
   if (chosen == Algorithm::kWinogradF32 &&
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1))
-    fail("conv_pack: Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
+    fail(std::string(op) + ": Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
   if (filter.rows * filter.cols > kMostTaps)
-    fail("conv_pack: a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +
+    fail(std::string(op) + ": a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +
          std::to_string(filter.rows * filter.cols));
-  const PackedHeader header = make_header(chosen, filter);
+  return make_header(chosen, filter);
+}
+
+void pack_into(const PackedHeader& header, const Tensor& w, void* packed) {
+  const int64_t strides[4] = {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
+  write_header(header, packed);
+  torch::stable::parallel_for(0, header.filter.panels(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) pack_panel(header, w.data_ptr(), strides, panel, packed);
+  });
+}
+
+Tensor conv_pack(const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm) {
+  const PackedHeader header = header_for("conv_pack", w, stride, padding, algorithm);
   Tensor packed = cpu::empty(w, {header.bytes}, ScalarType::Byte);
   // 100 MB of a ResNet-50's weights pass through the TLB in each forward.
   advise_large_pages(packed.data_ptr(), header.bytes);
-  const int64_t strides[4] = {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
-  write_header(header, packed.data_ptr());
-  torch::stable::parallel_for(0, filter.panels(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel)
-      pack_panel(header, w.data_ptr(), strides, panel, packed.data_ptr());
-  });
+  pack_into(header, w, packed.data_ptr());
   return packed;
 }
 
@@ -121,21 +130,35 @@ Tensor new_output(const Tensor& x, int64_t channels, int64_t height, int64_t wid
   return out;
 }
 
-Tensor conv_packed(const Tensor& x, const Tensor& packed, OptionalTensor scale, OptionalTensor shift,
-                   OptionalTensor residual, bool relu) {
-  constexpr const char* kOp = "conv_packed";
-  const PackedHeader& header = checked_header(kOp, "packed", packed);
-  check_input(kOp, header, x);
-  check_channels(kOp, "packed", header, x.size(1));
+Tensor convolve(const char* op, const PackedHeader& header, const Tensor& x, const void* packed,
+                const OptionalTensor& scale, const OptionalTensor& shift, const OptionalTensor& residual, bool relu) {
+  check_input(op, header, x);
+  check_channels(op, "packed", header, x.size(1));
   const Filter& filter = header.filter;
   Tensor out = new_output(x, filter.out_channels, filter.out_height(x.size(2)), filter.out_width(x.size(3)));
-  if (residual.has_value()) cpu::check_like(kOp, "residual", *residual, out);
+  if (residual.has_value()) cpu::check_like(op, "residual", *residual, out);
   if (out.numel() == 0) return out;
-  const PaddedAffine affine(kOp, scale, shift, filter.out_channels);
+  const PaddedAffine affine(op, scale, shift, filter.out_channels);
   TorchTeam team;
-  run_conv(packed.data_ptr(), Epilogue{affine.scale(), affine.shift(), relu}, map_of(x),
+  run_conv(packed, Epilogue{affine.scale(), affine.shift(), relu}, map_of(x),
            residual.has_value() ? map_of(*residual) : Map{}, map_of(out), team);
   return out;
+}
+
+Tensor conv_packed(const Tensor& x, const Tensor& packed, OptionalTensor scale, OptionalTensor shift,
+                   OptionalTensor residual, bool relu) {
+  const PackedHeader& header = checked_header("conv_packed", "packed", packed);
+  return convolve("conv_packed", header, x, packed.data_ptr(), scale, shift, residual, relu);
+}
+
+// conv(x, w) + residual with weights packed for this call alone, in memory that is used again: a training step
+// packs 100 MB of them, which malloc would give back and the kernel clear each time.
+Tensor conv_once(const Tensor& x, const Tensor& w, OptionalTensor residual, std::vector<int64_t> stride,
+                 std::vector<int64_t> padding, int64_t algorithm) {
+  const PackedHeader header = header_for("conv_once", w, stride, padding, algorithm);
+  char* packed = scratch_memory(header.bytes, Scratch::kWeights);
+  pack_into(header, w, packed);
+  return convolve("conv_once", header, x, packed, std::nullopt, std::nullopt, residual, false);
 }
 
 // convs: 2 or 3 in order, then the downsample if there is one. scales and shifts go with them.
@@ -179,6 +202,7 @@ Tensor block_packed(const Tensor& x, std::vector<Tensor> packed, std::vector<Ten
 
 STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CPU, m) {
   m.impl("conv_pack", TORCH_BOX(&fusedres::conv::conv_pack));
+  m.impl("conv_once", TORCH_BOX(&fusedres::conv::conv_once));
   m.impl("conv_packed", TORCH_BOX(&fusedres::conv::conv_packed));
   m.impl("block_packed", TORCH_BOX(&fusedres::conv::block_packed));
 }

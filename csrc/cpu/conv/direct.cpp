@@ -65,6 +65,20 @@ struct Taps {
   }
 };
 
+struct Weights {
+  const char* data;
+  int64_t bytes;
+};
+
+// The weights that part `part` of the next convolution will probably read first.
+Weights first_weights(const void* next, int64_t part, int64_t parts) {
+  if (next == nullptr) return {nullptr, 0};
+  const PackedHeader& header = packed_header(next);
+  const int64_t bytes = panel_bytes(header);
+  return {packed_data(next) + share(header.filter.panels(), part, parts).begin * bytes,
+          std::min<int64_t>(bytes, 128 * 1024)};
+}
+
 }  // namespace
 
 void DirectConv::run(int64_t part, int64_t parts) const {
@@ -111,6 +125,8 @@ void DirectConv::run(int64_t part, int64_t parts) const {
     for (int64_t p = own_panels.begin; p < own_panels.end; ++p) {
       const char* weights = packed_data(packed) + p * weights_of_panel;
       const int64_t first = p * kPanel;
+      const Weights coming = p + 1 < own_panels.end ? Weights{weights + weights_of_panel, weights_of_panel}
+                                                    : first_weights(next, part, parts);
       for (int64_t t = 0; t < in_block; ++t) {
         Tile tile = list[t];
         for (int half = 0; half < 2; ++half) {
@@ -126,8 +142,8 @@ void DirectConv::run(int64_t part, int64_t parts) const {
           tile.ahead = t + 1 < in_block ? list[t + 1].in[0] : list[t].in[0] + tile_bytes;
           tile.ahead_bytes = tile_bytes;
         } else {
-          tile.ahead_bytes = p + 1 < own_panels.end ? ceil_div(weights_of_panel, in_block) : 0;
-          tile.ahead = weights + (tile.ahead_bytes > 0 ? weights_of_panel + t * tile.ahead_bytes : 0);
+          tile.ahead_bytes = ceil_div(coming.bytes, in_block);
+          tile.ahead = coming.data + t * tile.ahead_bytes;
         }
         kernels[odd_end && t + 1 == in_block ? 0 : 1](common, tile);
       }

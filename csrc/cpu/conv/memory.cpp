@@ -17,21 +17,25 @@ struct Free {
   void operator()(char* data) const { std::free(data); }
 };
 
+struct Buffer {
+  std::unique_ptr<char, Free> data;
+  int64_t capacity = 0;
+};
+
 }  // namespace
 
-char* scratch_memory(int64_t bytes) {
-  thread_local std::unique_ptr<char, Free> memory;
-  thread_local int64_t capacity = 0;
-  if (bytes > capacity) {
-    memory.reset();
-    capacity = 0;
+char* scratch_memory(int64_t bytes, Scratch use) {
+  thread_local Buffer buffers[2];
+  Buffer& buffer = buffers[static_cast<int>(use)];
+  if (bytes > buffer.capacity) {
+    buffer = Buffer{};
     const int64_t rounded = (bytes + kLargePage - 1) / kLargePage * kLargePage;
-    memory.reset(static_cast<char*>(std::aligned_alloc(kLargePage, rounded)));
-    if (memory == nullptr) throw std::bad_alloc();
-    advise_large_pages(memory.get(), rounded);
-    capacity = rounded;
+    buffer.data.reset(static_cast<char*>(std::aligned_alloc(kLargePage, rounded)));
+    if (buffer.data == nullptr) throw std::bad_alloc();
+    advise_large_pages(buffer.data.get(), rounded);
+    buffer.capacity = rounded;
   }
-  return memory.get();
+  return buffer.data.get();
 }
 
 void advise_large_pages(void* data, int64_t bytes) {

@@ -24,6 +24,8 @@ class ConvTask {
   // The output's sizes, dense and without data.
   Map output_like() const;
   void write(const Map& out, const Map& residual);
+  // What will run after this task.
+  void precede(const ConvTask& next) { direct_.next = next.direct_.packed; }
 
   // To be run for every part at any time between place() and run(); it touches nothing a producer writes.
   void clear(int64_t part) const;

@@ -5,7 +5,6 @@
 
 #include "cpu/conv/tile.h"
 
-extern "C" { __attribute__((visibility("default"))) int64_t g_knob[8] = {0}; }
 namespace fusedres::conv {
 namespace {
 
@@ -84,10 +83,8 @@ void amx_tile(const TileCommon& common, const Tile& tile) {
     _tile_zero(2);
     _tile_zero(3);
   }
-  if (g_knob[0] & 1) {
-    prefetch_outputs(common, tile, 0);
-    if constexpr (kHalves == 2) prefetch_outputs(common, tile, 1);
-  }
+  prefetch_outputs(common, tile, 0);
+  if constexpr (kHalves == 2) prefetch_outputs(common, tile, 1);
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
     const char* a0 = tile.in[0] + common.taps[tap];
     const char* a1 = kHalves == 2 ? tile.in[1] + common.taps[tap] : nullptr;
@@ -104,13 +101,6 @@ void amx_tile(const TileCommon& common, const Tile& tile) {
         a1 += 2 * step;
       }
       for (int64_t line = 0; line < ahead_step; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
-      if (g_knob[0] & 2)
-        for (int i = 0; i < 32; ++i) _mm_prefetch(weights + 2 * weight_bytes * g_knob[1] + 64 * i, _MM_HINT_T0);
-      if (g_knob[0] & 4)
-        for (int i = 0; i < 16; ++i) {
-          _mm_prefetch(a0 + 2 * step * g_knob[2] + i * common.in_step, _MM_HINT_T0);
-          if constexpr (kHalves == 2) _mm_prefetch(a1 + 2 * step * (g_knob[2] - 1) + i * common.in_step, _MM_HINT_T0);
-        }
       a0 += 2 * step;
       weights += 2 * weight_bytes;
       ahead += ahead_step;
