@@ -86,6 +86,8 @@ def run(
 
             def say(words: str, name: str = str(cell)) -> None:
                 progress.update(bar, description=f"[bold]{name}[/bold] {words}")
+                if not console.is_terminal and not words.startswith("round"):
+                    console.print(f"{time.monotonic() - began:6.0f} s  {name}: {words}", highlight=False)
 
             measured = measure(cell, chosen_peers, rounds, Path(folder), say)
             results.add(path, str(cell), measured)
