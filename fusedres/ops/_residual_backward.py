@@ -202,7 +202,8 @@ class _BatchStats(_Backward):
             dy, dy_second = self.kernel("bn_act_bwd_apply")(dz, ys[i], *coefficients, *second)
             dy_skip = dy_second if i == end else dy_skip
             source = activate(self.method, ys[i - 1], statistics[i - 1].affine) if i else x
-            dx = self._conv_backward(i, layer, dy, source, needs.before(i))
+            add = join if self.identity and i == 0 else None
+            dx = self._conv_backward(i, layer, dy, source, add, needs.before(i))
             if dx is None:
                 break
             if i:
@@ -212,26 +213,30 @@ class _BatchStats(_Backward):
                 )
                 coefficients = self._finalize(i - 1, sums, ys[i - 1])
             else:
-                self.grads.x = dx.add_(join) if self.identity else dx
+                self.grads.x = dx
         if y_skip is not None:
-            dx_skip = self._conv_backward(self.skip, self.block.downsample, dy_skip, x, needs.x)
-            if dx_skip is not None and self.grads.x is not None:
-                self.grads.x.add_(dx_skip)
+            dx = self._conv_backward(self.skip, self.block.downsample, dy_skip, x, self.grads.x, needs.x)
+            self.grads.x = dx if needs.x else None
 
-    def _conv_backward(self, i: int, layer, dy: Tensor, source: Tensor, need_dx: bool) -> Tensor | None:  # type: ignore[no-untyped-def]
+    def _conv_backward(
+        self, i: int, layer, dy: Tensor, source: Tensor, add: Tensor | None, need_dx: bool
+    ) -> Tensor | None:  # type: ignore[no-untyped-def]
+        """The weight's gradient, kept; and dgrad + ``add``, returned."""
         need_dw = self.needs.weight[i]
         if not (need_dx or need_dw):
             return None
+        dx: Tensor | None = None
+        dw: Tensor | None = None
         if self.method.composition == "pointwise":
             dx, dw = library_conv_backward(dy, source, layer.weight, layer.geometry, need_dx, need_dw)
+            if dx is not None and add is not None:
+                dx.add_(add)
         else:
-            dw = dx = None
-            plain = (None,) * 6
             if need_dw:
-                dw = self.kernel("conv_wgrad")(source, dy, *plain, layer.weight.shape, *layer.geometry)
+                dw = self.kernel("conv_wgrad")(source, dy, *(None,) * 6, layer.weight.shape, *layer.geometry)
             if need_dx:
                 dx, _ = self.kernel("conv_dgrad")(
-                    dy, layer.weight, *(None,) * 10, source.shape, *layer.geometry
+                    dy, layer.weight, *(None,) * 4, add, *(None,) * 5, source.shape, *layer.geometry
                 )
         if dw is not None:
             self.grads.weight[i] = dw

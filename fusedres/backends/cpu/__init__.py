@@ -27,4 +27,4 @@ def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-register_backend(Backend("cpu", lambda: _MISSING, _cannot_serve))
+register_backend(Backend("cpu", lambda: _MISSING, _cannot_serve, composition="stats"))

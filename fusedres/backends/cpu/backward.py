@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fusedres.backends.cpu import engine
 from fusedres.backends.cpu._library import implements
 from fusedres.backends.cpu._onednn import convolution_gradient
 from fusedres.backends.cpu.conv import activated
 from fusedres.ops._registry import kernel
-from fusedres.ops._shapes import absent
+from fusedres.ops._shapes import absent, empty_nhwc
 
 Ints = Sequence[int]
 
@@ -27,6 +28,24 @@ def output_gradient(
         return scaled
     dy: Tensor = kernel("cpu", "bn_act_bwd_apply")(dz, y, p, q, r, None, None, None, None)[0]
     return dy
+
+
+def input_gradient(
+    dy: Tensor, w: Tensor, add: Tensor | None, x_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """``dgrad(dy, w) + add``: at stride 1 a convolution with the filters turned round, ours where it is faster."""
+    rows, cols = w.shape[2:]
+    turned_padding = (rows - 1 - padding[0], cols - 1 - padding[1])
+    if tuple(stride) == (1, 1) and groups == 1 and min(turned_padding) >= 0:
+        turned_shape = (w.shape[1], w.shape[0], rows, cols)
+        algorithm = engine.choose_for_training(dy.shape, dy.dtype, turned_shape, stride, turned_padding, dilation, groups)
+        if algorithm is not None:
+            turned = (w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1)
+            return engine.conv_once(dy, turned, add, stride, turned_padding, algorithm)
+    x = empty_nhwc(dy, x_shape)
+    dx = convolution_gradient(dy, x, w, stride, padding, dilation, groups, of="x")
+    dx = dx.contiguous(memory_format=torch.channels_last)
+    return dx if add is None else dx.add_(add)
 
 
 @implements("conv_dgrad")
@@ -50,11 +69,7 @@ def conv_dgrad(
     groups: int,
 ) -> tuple[Tensor, Tensor]:
     dy = output_gradient(dz, y, p, q, r)
-    x = dy.new_empty(tuple(x_shape)).to(memory_format=torch.channels_last)
-    dx = convolution_gradient(dy, x, w, stride, padding, dilation, groups, of="x")
-    dx = dx.contiguous(memory_format=torch.channels_last)
-    if add is not None:
-        dx.add_(add)
+    dx = input_gradient(dy, w, add, x_shape, stride, padding, dilation, groups)
     if prev_y is None:
         return dx, absent(torch.empty(0))
     out, y_of_mask = (prev_y, None) if prev_s is None else (None, prev_y)

@@ -1,4 +1,4 @@
-"""Forward convolutions: our engine or one oneDNN launch in inference; convolution + our statistics in training."""
+"""Forward convolutions: in inference our engine or one oneDNN launch; in training also the statistics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,12 @@ def conv_stats(
     dilation: Ints,
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    y = convolution(activated(x, in_scale, in_shift), w, stride, padding, dilation, groups)
+    z = activated(x, in_scale, in_shift)
+    algorithm = engine.choose_for_training(z.shape, z.dtype, w.shape, stride, padding, dilation, groups)
+    if algorithm is not None:
+        y = engine.conv_once(z, w, None, stride, padding, algorithm)
+    else:
+        y = convolution(z, w, stride, padding, dilation, groups)
     return y, *kernel("cpu", "bn_stats")(y)
 
 
