@@ -20,14 +20,14 @@ def bn_update_running_kernel(
     if batches is not None:
         seen = tl.load(batches) + 1
         if momentum is None:
-            factor = tl.div_rn(tl.full((), 1.0, tl.float32), seen.to(tl.float32))
+            factor = 1.0 / seen.to(tl.float32)
         # Every thread has read the counter before one of them writes it.
         tl.debug_barrier()
         tl.store(batches, seen)
     if values > 0:
-        n = values.to(tl.float64)
+        n = values.to(tl.float32)
         # One value has no unbiased variance; its biased one, 0, keeps the running statistics finite.
-        unbiased = n / tl.maximum(n - 1, 1.0)
+        unbiased = tl.div_rn(n, tl.maximum(n - 1.0, 1.0))
         for start in range(0, channels, BC):
             c = start + tl.arange(0, BC)
             inside = c < channels

@@ -1,0 +1,210 @@
+"""Every Triton kernel compiled ahead of time, for devices this machine need not have.
+
+Held to: no spills, shared memory within the device's limit, the matrix instructions of the architecture.
+What is compiled is what the host code launches for ResNet-50's layers (on meta tensors), so the tiles are
+those of the heuristic; ``slow`` goes through the whole list of tiles on every architecture.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget
+
+from fusedres.backends.triton import (
+    _conv,
+    affine_act_maxpool,
+    affine_add_act,
+    bn_act_bwd_apply,
+    bn_act_bwd_reduce,
+    bn_bwd_finalize,
+    bn_finalize,
+    bn_stats,
+    bn_update_running,
+    conv_affine_act,
+    conv_dgrad,
+    conv_stats,
+    conv_wgrad,
+)
+from fusedres.backends.triton._tiles import CONV_TILES, WGRAD_TILES, Tile
+from tests.triton._ahead import DEVICES, HIP, HIP_FACTS, Launch, compiled, intercept, resources
+
+BATCH = 64
+
+#: What must be in the text of a half-precision GEMM. 12.0 has no warp-group instructions.
+MATRIX_INSTRUCTION = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}
+
+#: Fewer rows than a warp group (9.0) or a tensor-memory tile (10.0) takes: mma.sync serves these.
+WARP_GROUP_ROWS = 64
+
+
+class Layer(NamedTuple):
+    """A convolution of ResNet-50: channels, filters, kernel, stride, input size."""
+
+    name: str
+    c: int
+    k: int
+    r: int
+    stride: int
+    size: int
+    groups: int = 1
+
+
+LAYERS = (
+    Layer("layer1_conv2", 64, 64, 3, 1, 56),
+    Layer("stem", 3, 64, 7, 2, 224),
+    Layer("layer1_conv3", 64, 256, 1, 1, 56),
+    Layer("layer2_conv2", 128, 128, 3, 2, 56),
+    Layer("layer2_downsample", 256, 512, 1, 2, 56),
+    Layer("layer4_conv3", 512, 2048, 1, 1, 7),
+    Layer("resnext_conv2", 128, 128, 3, 1, 56, groups=32),
+)
+
+
+def activation(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta").to(memory_format=torch.channels_last)
+
+
+def vectors(channels: int, count: int) -> list[Tensor]:
+    return [torch.empty(channels, device="meta") for _ in range(count)]
+
+
+def call_convolutions(layer: Layer, dtype: torch.dtype) -> None:
+    """All four convolutions with everything they can be given."""
+    c, k, r = layer.c, layer.k, layer.r
+    out = (layer.size - 1) // layer.stride + 1
+    x, y = activation(BATCH, c, layer.size, layer.size, dtype=dtype), activation(BATCH, k, out, out, dtype=dtype)
+    w = activation(k, c // layer.groups, r, r, dtype=dtype)
+    g = ((layer.stride,) * 2, (r // 2,) * 2, (1, 1), layer.groups)
+    conv_affine_act.conv_affine_act(x, w, *vectors(k, 2), y, True, *g)
+    conv_stats.conv_stats(x, w, *vectors(c, 2), *g)
+    conv_dgrad.conv_dgrad(y, w, y, *vectors(k, 3), x, x, *vectors(c, 4), x.shape, *g)
+    conv_wgrad.conv_wgrad(x, y, *vectors(c, 2), y, *vectors(k, 3), w.shape, *g)
+
+
+def call_pointwise(dtype: torch.dtype) -> None:
+    """Every kernel that is not a convolution."""
+    c = 64
+    y = activation(BATCH, c, 112, 112, dtype=dtype)
+    affine_add_act.affine_add_act(y, *vectors(c, 2), y, *vectors(c, 2), True)
+    bn_act_bwd_reduce.bn_act_bwd_reduce(y, y, y, None, None, *vectors(c, 2), y, *vectors(c, 2))
+    bn_act_bwd_reduce.bn_act_bwd_reduce(y, None, y, *vectors(c, 4), None, None, None)
+    bn_act_bwd_apply.bn_act_bwd_apply(y, y, *vectors(c, 3), y, *vectors(c, 3))
+    out, index = affine_act_maxpool.affine_act_maxpool(y, *vectors(c, 2))
+    affine_act_maxpool.affine_act_maxpool_bwd(out, index, y, *vectors(c, 4))
+    bn_finalize.bn_finalize(*bn_stats.bn_stats(y), *vectors(c, 2), 1e-5)
+    bn_bwd_finalize.bn_bwd_finalize(torch.empty(2, c, device="meta"), *vectors(c, 3), 100, False)
+    batches = torch.empty((), dtype=torch.int64, device="meta")
+    for momentum in (0.1, None):
+        bn_update_running.bn_update_running(*vectors(c, 2), batches, *vectors(c, 2), 100, momentum)
+
+
+def distinct(launches: Iterable[Launch]) -> list[Launch]:
+    """One launch for each compilation."""
+    found = {(lau.name, str(lau.signature()), str(lau.options)): lau for lau in launches}
+    return list(found.values())
+
+
+def verify(launch: Launch, capability: int, folder: Path) -> None:
+    kernel = compiled(launch, GPUTarget("cuda", capability, 32))
+    what = f"{launch.name} {launch.constants} {launch.options} on {capability}"
+    used = resources(kernel, folder)
+    assert used.stack == 0, f"{what}: {used.stack} bytes of stack: it spills"
+    limit = DEVICES[capability].shared_memory
+    assert kernel.metadata.shared <= limit, f"{what}: {kernel.metadata.shared} bytes of shared memory of {limit}"
+    if launch.name not in ("conv_kernel", "wgrad_kernel"):
+        return
+    exact = launch.constants["PRECISION"] == "ieee" and "fp32" in launch.signature()[0][launch.kernel.arg_names[0]]
+    small = launch.constants["BM"] < WARP_GROUP_ROWS or launch.options["num_warps"] < 4
+    expected = "fma" if exact else "mma.sync" if small else MATRIX_INSTRUCTION[capability]
+    assert expected in kernel.asm["ptx"], f"{what}: no {expected}"
+
+
+def verify_all(launches: list[Launch], capability: int, folder: Path) -> None:
+    assert launches
+    for launch in distinct(launches):
+        verify(launch, capability, folder)
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[Launch]:
+    """What is launched from here on, on a device of the test's ``capability``."""
+    noted: list[Launch] = []
+    intercept(monkeypatch, DEVICES[request.getfixturevalue("capability")], noted.append)
+    return noted
+
+
+@pytest.mark.parametrize("capability", [80])
+def test_pointwise(capability: int, launches: list[Launch], tmp_path: Path) -> None:
+    call_pointwise(torch.bfloat16)
+    verify_all(launches, capability, tmp_path)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_residual_block_convolution(capability: int, launches: list[Launch], tmp_path: Path) -> None:
+    call_convolutions(LAYERS[0], torch.bfloat16)
+    verify_all(launches, capability, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [90, 100, 120])
+def test_pointwise_elsewhere(capability: int, launches: list[Launch], tmp_path: Path) -> None:
+    call_pointwise(torch.bfloat16)
+    verify_all(launches, capability, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).split(".")[1])
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("capability", DEVICES)
+def test_layers(
+    capability: int, layer: Layer, dtype: torch.dtype, launches: list[Launch], tmp_path: Path
+) -> None:
+    call_convolutions(layer, dtype)
+    verify_all(launches, capability, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", DEVICES)
+@pytest.mark.parametrize("tile", CONV_TILES, ids=str)
+def test_every_convolution_tile(
+    tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_conv, "CONV_TILES", (tile,))
+    call_convolutions(Layer("all", 256, 256, 3, 1, 56), torch.bfloat16)
+    verify_all([lau for lau in launches if lau.name == "conv_kernel"], capability, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", DEVICES)
+@pytest.mark.parametrize("tile", WGRAD_TILES, ids=str)
+def test_every_weight_gradient_tile(
+    tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile,))
+    call_convolutions(Layer("all", 256, 256, 3, 1, 56), torch.bfloat16)
+    verify_all([lau for lau in launches if lau.name == "wgrad_kernel"], capability, tmp_path)
+
+
+@pytest.mark.slow
+def test_hip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing assumes NVIDIA: the same kernels compile for an MI300. They have not run on one."""
+    noted: list[Launch] = []
+    intercept(monkeypatch, HIP_FACTS, noted.append)
+    call_convolutions(LAYERS[0], torch.bfloat16)
+    call_pointwise(torch.bfloat16)
+    for launch in distinct(noted):
+        kernel = compiled(launch, HIP)
+        assert kernel.metadata.shared <= HIP_FACTS.shared_memory, f"{launch.name}: {kernel.metadata.shared} bytes"
+        if launch.name in ("conv_kernel", "wgrad_kernel"):
+            assert "mfma" in kernel.asm["amdgcn"], f"{launch.name} {launch.constants}: no mfma"
