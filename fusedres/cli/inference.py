@@ -39,11 +39,13 @@ def compare_inference(
         rounds: samples a contender.
         step: called as work is done.
     """
+    # copied outside inference mode: parameters made inside it count no versions, so that nothing can be
+    # kept for them between calls
+    exact = reference(plain.eval(), images, device, dtype, keep_norms=False)
+    fields = contenders(plain.eval(), ours.eval(), images, device, dtype)
     with torch.inference_mode():
-        exact = reference(plain.eval(), images, device, dtype, keep_norms=False)
         truth = exact.model(exact.images)
         step()
-        fields = contenders(plain.eval(), ours.eval(), images, device, dtype)
         outputs = {name: fields[name].model(fields[name].images) for name in (PLAIN_NHWC, OURS)}
         parity = two_times_rule("logits", outputs[OURS], outputs[PLAIN_NHWC], truth)
         agreement = top_agreement(outputs[OURS], outputs[PLAIN_NHWC], truth, parity.allowed_max)

@@ -63,7 +63,9 @@ def test_compare_inference(
     assert content["passed"] is True
     assert content["photos"] == [path.stem for path in photo_files]
     assert content["weights_kind"] == "file"
-    assert [section["mode"] for section in content["sections"]] == ["inference"]
+    (section,) = content["sections"]
+    assert section["mode"] == "inference"
+    assert section["kernels"][OURS] < section["kernels"]["torchvision"]
     assert "passed" in (folder / "compare.md").read_text()
     with Image.open(folder / "compare.png") as image:
         assert image.format == "PNG"
