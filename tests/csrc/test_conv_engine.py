@@ -1,0 +1,308 @@
+"""The CPU convolution engine (csrc/cpu/conv): every algorithm against float64, wherever this CPU runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusedres._build import extension_missing
+from tests._parity import assert_same_bits, assert_within_two_x
+
+if extension_missing("_C") is not None:
+    pytest.skip("the C++ extension is not built", allow_module_level=True)
+
+from fusedres.backends.cpu import engine
+from fusedres.backends.cpu.engine import Algorithm
+
+OPS = torch.ops.fusedres_cpu
+NHWC = torch.channels_last
+
+
+class Case(NamedTuple):
+    """One convolution: x (n, c, h, w), filters (k, c, r, r)."""
+
+    name: str
+    n: int
+    c: int
+    h: int
+    w: int
+    k: int
+    r: int = 1
+    stride: int = 1
+    padding: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: ResNet's layers, channels and maps as they are, with few filters where many only repeat the same panels.
+LAYERS = (
+    Case("stem", 1, 3, 62, 62, 64, 7, 2, 3),
+    Case("64_64_56", 1, 64, 56, 56, 64, 3, 1, 1),
+    Case("64_256_56", 1, 64, 56, 56, 256),
+    Case("256_64_56", 1, 256, 56, 56, 64),
+    Case("128_128_56_s2", 1, 128, 56, 56, 64, 3, 2, 1),
+    Case("256_512_56_s2", 1, 256, 56, 56, 96, 1, 2),
+    Case("128_128_28", 2, 128, 28, 28, 64, 3, 1, 1),
+    Case("512_128_28", 1, 512, 28, 28, 64),
+    Case("256_256_14", 2, 256, 14, 14, 64, 3, 1, 1),
+    Case("1024_256_14", 1, 1024, 14, 14, 64),
+    Case("1024_2048_14_s2", 1, 1024, 14, 14, 64, 1, 2),
+    Case("512_512_14_s2", 1, 512, 14, 14, 64, 3, 2, 1),
+    Case("512_512_7", 2, 512, 7, 7, 64, 3, 1, 1),
+    Case("2048_512_7", 2, 2048, 7, 7, 64),
+)
+
+#: Nothing a multiple of anything; one channel; one pixel; maps smaller than a tile; borders wider than usual.
+AWKWARD = (
+    Case("odd_channels", 3, 5, 13, 11, 33, 3, 1, 1),
+    Case("two_columns", 2, 17, 10, 9, 3, 3, 2, 1),
+    Case("one_channel", 1, 1, 5, 5, 1, 3, 1, 1),
+    Case("one_pixel", 2, 7, 1, 1, 7),
+    Case("one_pixel_3x3", 1, 40, 1, 1, 5, 3, 1, 1),
+    Case("valid_padding", 1, 6, 9, 17, 50, 3),
+    Case("five_by_five", 2, 6, 9, 17, 50, 5, 3, 2),
+    Case("four_by_four", 1, 3, 20, 20, 70, 4, 2, 1),
+    Case("padded_pointwise", 1, 4, 8, 8, 16, 1, 1, 3),
+    Case("prime_map", 1, 130, 29, 31, 31),
+    Case("stride_three", 1, 34, 23, 25, 65, 1, 3),
+    Case("long_row", 1, 2, 3, 301, 34, 3, 1, 1),
+    Case("no_images", 0, 8, 6, 6, 8, 3, 1, 1),
+)
+
+DTYPES = {
+    Algorithm.DIRECT_F32: torch.float32,
+    Algorithm.WINOGRAD_F32: torch.float32,
+    Algorithm.DIRECT_BF16_DOT: torch.bfloat16,
+    Algorithm.DIRECT_BF16_AMX: torch.bfloat16,
+}
+
+
+@pytest.fixture(params=Algorithm, ids=lambda a: a.name.lower())
+def algorithm(request: pytest.FixtureRequest) -> Algorithm:
+    if not engine.runs(request.param):
+        pytest.skip(f"this CPU, build or FUSEDRES_CPU_ISA does not run {request.param.name}")
+    return Algorithm(request.param)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def operands(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, w, scale, shift as trained networks have them: activations ≥ 0, unequal channels."""
+    x = torch.randn(case.n, case.c, case.h, case.w).relu() * (0.1 + torch.rand(case.c, 1, 1))
+    w = torch.randn(case.k, case.c, case.r, case.r) / (case.c * case.r**2) ** 0.5
+    scale, shift = torch.rand(case.k) + 0.5, torch.randn(case.k)
+    return x.to(dtype).contiguous(memory_format=NHWC), w.to(dtype), scale, shift
+
+
+def run(case: Case, algorithm: Algorithm, x: Tensor, w: Tensor, *rest: object) -> Tensor:
+    pair = (case.stride, case.stride), (case.padding, case.padding)
+    packed = OPS.conv_pack(w, *pair, int(algorithm))
+    out: Tensor = OPS.conv_packed(x, packed, *rest)
+    return out
+
+
+def plain(case: Case, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> Tensor:
+    """Plain PyTorch, in float64 or in the operands' dtype with its rounding after each op."""
+    y = F.conv2d(x, w, stride=case.stride, padding=case.padding)
+    y = y * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+    return (y if residual is None else y + residual).relu()
+
+
+def suits(case: Case, algorithm: Algorithm) -> bool:
+    return algorithm != Algorithm.WINOGRAD_F32 or (case.r == 3 and case.stride == 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("case", LAYERS + AWKWARD, ids=str)
+def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
+    if not suits(case, algorithm):
+        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
+    dtype = DTYPES[algorithm]
+    x, w, scale, shift = operands(case, dtype)
+    shape = F.conv2d(x.float(), w.float(), stride=case.stride, padding=case.padding).shape
+    residual = torch.randn(shape).to(dtype).contiguous(memory_format=NHWC)
+    with threads(count):
+        for add in (None, residual):
+            ours = run(case, algorithm, x, w, scale, shift, add, True)
+            exact = plain(
+                case,
+                x.double(),
+                w.double(),
+                scale.double(),
+                shift.double(),
+                None if add is None else add.double(),
+            )
+            assert ours.is_contiguous(memory_format=NHWC)
+            if case.n:
+                assert_within_two_x(
+                    ours, exact, plain(case, x, w, scale, shift, add), f"{case} {algorithm.name}"
+                )
+            assert_same_bits(ours, run(case, algorithm, x, w, scale, shift, add, True), f"{case} twice")
+
+
+@pytest.mark.parametrize("case", AWKWARD[:6], ids=str)
+def test_without_affine_and_relu(case: Case, algorithm: Algorithm) -> None:
+    if not suits(case, algorithm):
+        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
+    x, w, _, _ = operands(case, DTYPES[algorithm])
+    ours = run(case, algorithm, x, w, None, None, None, False)
+    geometry = {"stride": case.stride, "padding": case.padding}
+    exact = F.conv2d(x.double(), w.double(), **geometry)
+    assert (ours < 0).any() or case.k == 1
+    assert_within_two_x(ours, exact, F.conv2d(x, w, **geometry), f"{case} {algorithm.name}")
+
+
+def guarded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` inside a buffer of NaN: what is read beyond it poisons the result."""
+    margin = 4096
+    buffer = torch.full((x.numel() + 2 * margin,), float("nan"), dtype=x.dtype)
+    inside = buffer[margin : margin + x.numel()]
+    n, c, h, w = x.shape
+    view = inside.view(n, h, w, c).permute(0, 3, 1, 2)
+    view.copy_(x)
+    return view, buffer
+
+
+@pytest.mark.parametrize("case", LAYERS[:3] + AWKWARD[:-1], ids=str)
+def test_reads_nothing_beyond_its_operands(case: Case, algorithm: Algorithm) -> None:
+    if not suits(case, algorithm):
+        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
+    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    expected = run(case, algorithm, x, w, scale, shift, None, True)
+    residual = torch.randn(expected.shape).to(x.dtype).contiguous(memory_format=NHWC)
+    expected = run(case, algorithm, x, w, scale, shift, residual, True)
+    for count in (1, 2):
+        with threads(count):
+            ours = run(case, algorithm, guarded(x)[0], w, scale, shift, guarded(residual)[0], True)
+        assert_same_bits(ours, expected, f"{case} among NaN, {count} threads")
+
+
+def test_nan_and_infinity_pass(algorithm: Algorithm) -> None:
+    case = Case("values", 1, 8, 6, 6, 8, 3, 1, 1)
+    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    x[0, 3, 2, 2] = float("nan")
+    ours = run(case, algorithm, x, w, scale, shift, None, True)
+    reached = F.conv2d(x.float(), w.float(), padding=1).isnan()
+    assert bool(ours.isnan()[reached].all())
+    if algorithm != Algorithm.WINOGRAD_F32:  # whose 4 x 4 patches spread it a pixel further
+        assert bool(ours.isfinite()[~reached].all())
+
+
+class BlockCase(NamedTuple):
+    name: str
+    n: int
+    channels: int
+    width: int
+    out: int
+    size: int
+    stride: int = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+
+BLOCKS = (
+    BlockCase("identity", 1, 64, 16, 64, 14),
+    BlockCase("images_apart", 5, 64, 32, 64, 9),
+    BlockCase("downsample", 3, 48, 24, 96, 13, 2),
+    BlockCase("awkward", 2, 10, 7, 22, 11, 2),
+    BlockCase("projection", 2, 32, 16, 64, 8),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("case", BLOCKS, ids=str)
+def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: torch.dtype) -> None:
+    """The block op is its convolutions bit for bit: it only keeps the inner activations elsewhere."""
+    joins = case.channels != case.out or case.stride != 1
+    geometry = [(1, 1, 0), (3, case.stride, 1), (1, 1, 0), (1, case.stride, 0)]
+    ins = [case.channels, case.width, case.width, case.channels]
+    outs = [case.width, case.width, case.out, case.out]
+    size = (case.size - 1) // case.stride + 1
+    sizes = [case.size, case.size, size, case.size]
+    x = torch.randn(case.n, case.channels, case.size, case.size).to(dtype).contiguous(memory_format=NHWC)
+    convs = []
+    for (r, stride, padding), c, k, hw in list(zip(geometry, ins, outs, sizes, strict=True))[
+        : 4 if joins else 3
+    ]:
+        w = (torch.randn(k, c, r, r) / (c * r * r) ** 0.5).to(dtype)
+        pair = (stride, stride), (padding, padding)
+        chosen = engine.choose((case.n, c, hw, hw), dtype, w.shape, *pair, (1, 1), 1)
+        if chosen is None:
+            pytest.skip(f"the engine does not run {dtype} here")
+        convs.append((OPS.conv_pack(w, *pair, int(chosen)), torch.rand(k) + 0.5, torch.randn(k)))
+    packed, scales, shifts = (list(column) for column in zip(*convs, strict=True))
+    with threads(count):
+        whole = OPS.block_packed(x, packed, scales, shifts, joins)
+        inner = OPS.conv_packed(x, *convs[0], None, True)
+        inner = OPS.conv_packed(inner, *convs[1], None, True)
+        skip = OPS.conv_packed(x, *convs[3], None, False) if joins else x
+        apart = OPS.conv_packed(inner, *convs[2], skip, True)
+    assert_same_bits(whole, apart, f"{case} {dtype}")
+
+
+def test_thread_counts_agree(algorithm: Algorithm) -> None:
+    """Threads share out whole sums, so their number changes no bit."""
+    case = Case("shared", 3, 40, 15, 15, 80, 3, 1, 1)
+    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    results = []
+    for count in (1, 2, 3):
+        with threads(count):
+            results.append(run(case, algorithm, x, w, scale, shift, None, True))
+    assert_same_bits(results[1], results[0], "2 threads")
+    assert_same_bits(results[2], results[0], "3 threads")
+
+
+def test_refusals() -> None:
+    if not engine.runs(Algorithm.DIRECT_F32):
+        pytest.skip("the engine does not run here")
+    w = torch.randn(8, 4, 3, 3)
+    x = torch.randn(1, 4, 6, 6).contiguous(memory_format=NHWC)
+    packed = OPS.conv_pack(w, (1, 1), (1, 1), int(Algorithm.DIRECT_F32))
+    with pytest.raises(RuntimeError, match="made by conv_pack"):
+        OPS.conv_packed(x, packed.clone().zero_(), None, None, None, True)
+    with pytest.raises(RuntimeError, match="made by conv_pack"):
+        OPS.conv_packed(x, packed[:-4], None, None, None, True)
+    with pytest.raises(RuntimeError, match="4 input channels; got 5"):
+        OPS.conv_packed(
+            torch.randn(1, 5, 6, 6).contiguous(memory_format=NHWC), packed, None, None, None, True
+        )
+    with pytest.raises(RuntimeError, match="`x` must have the dtype"):
+        OPS.conv_packed(x.bfloat16(), packed, None, None, None, True)
+    with pytest.raises(RuntimeError, match="stride 1"):
+        OPS.conv_pack(w, (2, 2), (1, 1), int(Algorithm.WINOGRAD_F32))
+    with pytest.raises(RuntimeError, match="algorithm 9"):
+        OPS.conv_pack(w, (1, 1), (1, 1), 9)
+    with pytest.raises(RuntimeError, match="one shape"):
+        vector = torch.ones(8)
+        OPS.block_packed(x, [packed, OPS.conv_pack(torch.randn(8, 8, 1, 1), (1, 1), (0, 0), 0)], [vector] * 2,
+                         [vector] * 2, False)  # fmt: skip
+
+
+def test_choice() -> None:
+    """Groups, dilation and large filters stay with oneDNN."""
+    assert engine.choose((1, 8, 9, 9), torch.float32, (8, 4, 3, 3), (1, 1), (1, 1), (1, 1), 2) is None
+    assert engine.choose((1, 8, 9, 9), torch.float32, (8, 8, 3, 3), (1, 1), (1, 1), (2, 2), 1) is None
+    assert engine.choose((1, 8, 19, 19), torch.float32, (8, 8, 13, 13), (1, 1), (0, 0), (1, 1), 1) is None
+    assert engine.choose((1, 8, 9, 9), torch.float64, (8, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1) is None
+    if engine.runs(Algorithm.DIRECT_F32):
+        one = (1, 1)
+        few = engine.choose((1, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
+        many = engine.choose((16, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
+        assert (few, many) == (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32)
