@@ -83,7 +83,10 @@ def call_convolutions(layer: Layer, dtype: torch.dtype) -> None:
     """All four convolutions with everything they can be given."""
     c, k, r = layer.c, layer.k, layer.r
     out = (layer.size - 1) // layer.stride + 1
-    x, y = activation(BATCH, c, layer.size, layer.size, dtype=dtype), activation(BATCH, k, out, out, dtype=dtype)
+    x, y = (
+        activation(BATCH, c, layer.size, layer.size, dtype=dtype),
+        activation(BATCH, k, out, out, dtype=dtype),
+    )
     w = activation(k, c // layer.groups, r, r, dtype=dtype)
     g = ((layer.stride,) * 2, (r // 2,) * 2, (1, 1), layer.groups)
     conv_affine_act.conv_affine_act(x, w, *vectors(k, 2), y, True, *g)
@@ -121,10 +124,15 @@ def verify(launch: Launch, capability: int, folder: Path) -> None:
     used = resources(kernel, folder)
     assert used.stack == 0, f"{what}: {used.stack} bytes of stack: it spills"
     limit = DEVICES[capability].shared_memory
-    assert kernel.metadata.shared <= limit, f"{what}: {kernel.metadata.shared} bytes of shared memory of {limit}"
+    assert kernel.metadata.shared <= limit, (
+        f"{what}: {kernel.metadata.shared} bytes of shared memory of {limit}"
+    )
     if launch.name not in ("conv_kernel", "wgrad_kernel"):
         return
-    exact = launch.constants["PRECISION"] == "ieee" and "fp32" in launch.signature()[0][launch.kernel.arg_names[0]]
+    exact = (
+        launch.constants["PRECISION"] == "ieee"
+        and "fp32" in launch.signature()[0][launch.kernel.arg_names[0]]
+    )
     small = launch.constants["BM"] < WARP_GROUP_ROWS or launch.options["num_warps"] < 4
     expected = "fma" if exact else "mma.sync" if small else MATRIX_INSTRUCTION[capability]
     assert expected in kernel.asm["ptx"], f"{what}: no {expected}"
@@ -164,7 +172,9 @@ def test_pointwise_elsewhere(capability: int, launches: list[Launch], tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).split(".")[1])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).split(".")[1]
+)
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 @pytest.mark.parametrize("capability", DEVICES)
 def test_layers(
@@ -205,6 +215,8 @@ def test_hip(monkeypatch: pytest.MonkeyPatch) -> None:
     call_pointwise(torch.bfloat16)
     for launch in distinct(noted):
         kernel = compiled(launch, HIP)
-        assert kernel.metadata.shared <= HIP_FACTS.shared_memory, f"{launch.name}: {kernel.metadata.shared} bytes"
+        assert kernel.metadata.shared <= HIP_FACTS.shared_memory, (
+            f"{launch.name}: {kernel.metadata.shared} bytes"
+        )
         if launch.name in ("conv_kernel", "wgrad_kernel"):
             assert "mfma" in kernel.asm["amdgcn"], f"{launch.name} {launch.constants}: no mfma"

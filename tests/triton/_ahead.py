@@ -100,7 +100,9 @@ class _Recorder:
         return Launcher()
 
 
-def intercept(monkeypatch: pytest.MonkeyPatch, facts: _device.DeviceFacts, run: Callable[[Launch], None]) -> None:
+def intercept(
+    monkeypatch: pytest.MonkeyPatch, facts: _device.DeviceFacts, run: Callable[[Launch], None]
+) -> None:
     """Hand every launch of the back-end to ``run`` instead, as if on a device with these ``facts``."""
     monkeypatch.setattr(_library, "wrap_triton", _Recorder(run))
     monkeypatch.setattr(_device, "DEFAULT_FACTS", facts)

@@ -4,6 +4,8 @@ The back-end's own host code runs; only its launches are replaced. The emulator'
 every tensor, races between warps, uninitialised memory.
 """
 
+# ruff: noqa: E402 (what needs Triton and the emulator comes after saying why they are missing)
+
 from __future__ import annotations
 
 import importlib.util
@@ -81,7 +83,13 @@ def emulate(launch: Launch) -> None:
     def run(**options: Any) -> list[Tensor]:
         block = 32 * kernel.metadata.num_warps
         module.launch(
-            None, launch.grid, block, arguments, dynamic_smem=kernel.metadata.shared, check_init=True, **options
+            None,
+            launch.grid,
+            block,
+            arguments,
+            dynamic_smem=kernel.metadata.shared,
+            check_init=True,
+            **options,
         )
         return [t.clone() for t in arguments if isinstance(t, Tensor)]
 
@@ -161,7 +169,9 @@ def test_float32(op: str, allow_tf32: bool, monkeypatch: pytest.MonkeyPatch) -> 
         for k, v in rules.made(case, torch.float32).items()
     }
     ours = rules.call(inputs, "triton")[0]
-    reference = rules.call({k: v.double() if isinstance(v, Tensor) else v for k, v in inputs.items()}, "reference")
+    reference = rules.call(
+        {k: v.double() if isinstance(v, Tensor) else v for k, v in inputs.items()}, "reference"
+    )
     half = rules.made(case, torch.float16)
     assert_within_two_x(ours.half(), reference[0], rules.plain(half)[0], f"{op} {case} in TF32")
 

@@ -19,7 +19,7 @@ if find_spec("triton") is None:
 
     def unavailable() -> str | None:
         """Triton is missing."""
-        return "Triton is not installed; `pip install triton` brings it (torch's CUDA and ROCm builds depend on it)"
+        return "Triton is not installed; `pip install triton` brings it (torch's GPU builds depend on it)"
 
     def cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
         """Nothing is served without Triton."""

@@ -6,11 +6,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from fusedres.backends.triton._conv_kernel import conv_kernel
-from fusedres.backends.triton._device import device_facts, dot_precision, needs_int64
+from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64
 from fusedres.backends.triton._library import dense, launch
 from fusedres.backends.triton._sums import sum_partials
 from fusedres.backends.triton._tiles import CONV_TILES, Problem, plan
@@ -21,7 +20,8 @@ FEW_CHANNELS = 16
 
 #: What an autotuned choice depends on.
 TUNING_KEY = (
-    "batch", "out_h", "out_w", "src_c", "out_c", "RED", "COLS", "R", "S", "STRIDE_H", "DIL_H", "DGRAD", "SRC_RELU",
+    "batch", "out_h", "out_w", "src_c", "out_c", "RED", "COLS", "R", "S", "STRIDE_H", "DIL_H",
+    "DGRAD", "SRC_RELU",
 )  # fmt: skip
 
 
@@ -59,9 +59,9 @@ class Epilogue(NamedTuple):
 class Partials(NamedTuple):
     """What an epilogue leaves beside the result: statistics of the tiles, or finished sums."""
 
-    count: Tensor | None
-    mean: Tensor | None
-    m2: Tensor | None
+    counts: Tensor | None
+    means: Tensor | None
+    m2s: Tensor | None
     sums: Tensor | None
 
 
@@ -77,7 +77,7 @@ def run_conv(
     classes = g.stride[0] * g.stride[1] if dgrad else 1
     n, channels, out_h, out_w = out.shape
     if dgrad:
-        out_pixels = n * triton.cdiv(out_h, g.stride[0]) * triton.cdiv(out_w, g.stride[1])
+        out_pixels = n * cdiv(out_h, g.stride[0]) * cdiv(out_w, g.stride[1])
     else:
         out_pixels = n * out_h * out_w
     precision = dot_precision(src.dtype)
@@ -92,7 +92,7 @@ def run_conv(
         CONV_TILES,
         TUNING_KEY,
     )  # fmt: skip
-    parts = triton.cdiv(out_pixels, chosen.least_rows)
+    parts = cdiv(out_pixels, chosen.least_rows)
     previous = epilogue.previous
     count = mean = m2 = sums = None
     if epilogue.statistics:
@@ -103,7 +103,7 @@ def run_conv(
         sums = out.new_empty(classes * parts, slots, channels, dtype=torch.float32)
 
     def grid(meta: dict[str, int]) -> tuple[int, int, int]:
-        tiles = triton.cdiv(out_pixels, meta["BM"]) * triton.cdiv(cols, meta["BN"])
+        tiles = cdiv(out_pixels, meta["BM"]) * cdiv(cols, meta["BN"])
         return tiles, g.groups, classes
 
     if parts:

@@ -192,7 +192,9 @@ def conv_kernel(
             ok = ok & (h >= 0) & (h < src_h) & (v >= 0) & (v < src_w)
         if FLAT or RED % BK != 0:
             ok = ok & inside[None, :]
-        at = origin[:, None] * src_c + ((i * WALK_H * src_w + j * WALK_W) * src_c + group * RED + red)[None, :]
+        at = (
+            origin[:, None] * src_c + ((i * WALK_H * src_w + j * WALK_W) * src_c + group * RED + red)[None, :]
+        )
         a = tl.load(src + at, mask=ok, other=0.0)
         if src_scale is not None:
             value = affine(a.to(tl.float32), src_scale, src_shift, group * RED + red, inside)
@@ -233,6 +235,6 @@ def conv_kernel(
         )  # fmt: skip
     if sums is not None:
         _store_sums(
-            result.to(tl.float32), y, prev_mean, prev_invstd, sums, tile, parts, part_base, c, n_inside, out_c,
-            BM, STAT_ROWS, 1 if prev_mean is None else 2,
+            result.to(tl.float32), y, prev_mean, prev_invstd, sums, tile, parts, part_base, c, n_inside,
+            out_c, BM, STAT_ROWS, 1 if prev_mean is None else 2,
         )  # fmt: skip

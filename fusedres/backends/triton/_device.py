@@ -38,6 +38,16 @@ def device_facts(device: torch.device) -> DeviceFacts:
     return _facts_of(device.index) if device.type == "cuda" else DEFAULT_FACTS
 
 
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least ``n``."""
+    return int(triton.next_power_of_2(n))
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """``tl.dot``'s precision: TF32 for fp32 where torch allows it in convolutions, else exact fp32."""
     return "tf32" if dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"

@@ -40,7 +40,7 @@ def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             with mode:
                 return function(*args, **(kwargs or {}))
 
-        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_torch_dispatch(
             f"{namespace_of('triton')}::{name}", FunctionalTensorMode, decompose, lib=_LIBRARY
         )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import triton
 from torch import Tensor
 
-from fusedres.backends.triton._device import device_facts
+from fusedres.backends.triton._device import cdiv, device_facts, power_of_two
 
 #: Values a program of four warps holds at once: 16 a thread, two 16-byte loads of a 2-byte dtype.
 TILE_VALUES = 2048
@@ -29,20 +28,20 @@ class MapTile(NamedTuple):
 
     @property
     def column_tiles(self) -> int:
-        return triton.cdiv(self.channels, self.BC)
+        return cdiv(self.channels, self.BC)
 
     @property
     def row_tiles(self) -> int:
-        return triton.cdiv(self.pixels, self.BM)
+        return cdiv(self.pixels, self.BM)
 
     def iterations(self, like: Tensor) -> int:
         """Row tiles a program of a reduction walks over."""
         programs = PROGRAMS_A_PROCESSOR * device_facts(like.device).processors
-        return max(1, triton.cdiv(self.row_tiles * self.column_tiles, programs))
+        return max(1, cdiv(self.row_tiles * self.column_tiles, programs))
 
 
 def map_tile(x: Tensor, values: int = TILE_VALUES) -> MapTile:
     """The cut of ``x`` (N, C, H, W), channels_last."""
     n, c, h, w = x.shape
-    columns = min(TILE_CHANNELS, triton.next_power_of_2(c))
+    columns = min(TILE_CHANNELS, power_of_two(c))
     return MapTile(n * h * w, c, max(1, values // columns), columns)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fusedres.backends.triton._device import cdiv, power_of_two
 from fusedres.backends.triton._library import launch
 
 #: Partials a program adds at once: 512 rows of 8 channels are 32-byte sectors, 16 values a thread of 8 warps.
@@ -48,9 +49,9 @@ def sum_partials(partials: Tensor) -> tuple[Tensor, Tensor | None]:
     sums = partials.new_empty(2, channels, dtype=torch.float32)
     sums2 = torch.empty_like(sums) if slots == 3 else None
     launch(
-        sum_partials_kernel, (triton.cdiv(channels, BLOCK_CHANNELS), slots),
+        sum_partials_kernel, (cdiv(channels, BLOCK_CHANNELS), slots),
         partials, sums, sums2, tiles, channels,
-        SLOTS=slots, BT=min(BLOCK_TILES, triton.next_power_of_2(max(tiles, 1))), BC=BLOCK_CHANNELS,
+        SLOTS=slots, BT=min(BLOCK_TILES, power_of_two(max(tiles, 1))), BC=BLOCK_CHANNELS,
         num_warps=WARPS,
     )  # fmt: skip
     return sums, sums2

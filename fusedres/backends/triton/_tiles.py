@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from fusedres.backends.triton._device import INTERPRETED, DeviceFacts
+from fusedres.backends.triton._device import INTERPRETED, DeviceFacts, cdiv, power_of_two
 
 
 class Tile(NamedTuple):
@@ -78,12 +78,12 @@ class Problem(NamedTuple):
 
 def programs(problem: Problem, tile: Tile) -> int:
     """How many tiles cover the result."""
-    return triton.cdiv(problem.rows, tile.BM) * triton.cdiv(problem.columns, tile.BN) * problem.batches
+    return cdiv(problem.rows, tile.BM) * cdiv(problem.columns, tile.BN) * problem.batches
 
 
 def block_depth(problem: Problem, tile: Tile) -> int:
     """BK: the tile's, or less where the reduction is shorter."""
-    return min(tile.depth(problem.dtype.itemsize), max(LEAST_SIDE, triton.next_power_of_2(problem.depth)))
+    return min(tile.depth(problem.dtype.itemsize), max(LEAST_SIDE, power_of_two(problem.depth)))
 
 
 def shared_memory(problem: Problem, tile: Tile) -> int:
@@ -100,8 +100,8 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
     fits = []
     exact = problem.dtype == torch.float32 and problem.precision == "ieee"
     for tile in tiles:
-        wasteful = tile.BN > max(LEAST_SIDE, triton.next_power_of_2(problem.columns)) or (
-            tile.BM > max(2 * LEAST_SIDE, triton.next_power_of_2(problem.rows))
+        wasteful = max(LEAST_SIDE, power_of_two(problem.columns)) < tile.BN or (
+            max(2 * LEAST_SIDE, power_of_two(problem.rows)) < tile.BM
         )
         if wasteful or (exact and tile.BM * tile.BN > EXACT_FP32_AREA):
             continue

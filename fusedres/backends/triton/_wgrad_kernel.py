@@ -54,7 +54,9 @@ def wgrad_kernel(
     for start in range(0, span, BK):
         m = split * span + start + lane
         live = (m < pixels)[:, None]
-        dy = tl.load(dz + m[:, None] * out_c + (group * KG + k)[None, :], mask=live & k_inside[None, :], other=0.0)
+        dy = tl.load(
+            dz + m[:, None] * out_c + (group * KG + k)[None, :], mask=live & k_inside[None, :], other=0.0
+        )
         if p is not None:
             value = affine(dy.to(tl.float32), p, r, group * KG + k, k_inside)
             if y is not None:
@@ -71,7 +73,13 @@ def wgrad_kernel(
             origin = ((m // (out_w * out_h))[:, None] * src_h + h) * src_w + v
             ok = live
             if not POINTWISE:
-                ok = ok & (h + shift_h >= 0) & (h + shift_h < src_h) & (v + shift_w >= 0) & (v + shift_w < src_w)
+                ok = (
+                    ok
+                    & (h + shift_h >= 0)
+                    & (h + shift_h < src_h)
+                    & (v + shift_w >= 0)
+                    & (v + shift_w < src_w)
+                )
         if COLS % BN != 0:
             ok = ok & column_inside[None, :]
         a = tl.load(x + origin * src_c + x_shift_at, mask=ok, other=0.0)
@@ -90,15 +98,15 @@ def wgrad_kernel(
 
 
 @triton.jit
-def wgrad_reduce_kernel(
-    parts, dw, splits, size, CG: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr
-):
+def wgrad_reduce_kernel(parts, dw, splits, size, CG: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr):
     """parts (splits, K, TAPS, CG) fp32 → dw (K, CG, TAPS), added in order."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     total = tl.zeros((BLOCK,), tl.float32)
-    for split in range(0, splits):
-        total += tl.load(parts + split.to(tl.int64) * size + at, mask=inside, other=0.0)
+    part = parts + at
+    for _ in range(0, splits):
+        total += tl.load(part, mask=inside, other=0.0)
+        part += size
     c = at % CG
     tap = at // CG % TAPS
     k = at // (CG * TAPS)

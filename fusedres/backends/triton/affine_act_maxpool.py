@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fusedres.backends.triton._device import needs_int64
+from fusedres.backends.triton._device import cdiv, needs_int64
 from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.backends.triton._maths import affine, is_active, normalized, relu
 from fusedres.backends.triton._shapes import map_tile
@@ -90,7 +90,7 @@ def affine_act_maxpool_bwd_kernel(
         image = rows // (width * height)
         gradient = tl.zeros((BM, BC), tl.float32)
         for window in tl.static_range(0, 4):
-            # Row h lies in window (h + 1) // 2 at place (h + 1) % 2, and at place 2 in the one before if even.
+            # Row h lies in window (h + 1) // 2 at place (h + 1) % 2; if at 0, also at 2 of the one before.
             back_h = window // 2
             back_w = window % 2
             p = (h + 1) // 2 - back_h
@@ -122,7 +122,7 @@ def affine_act_maxpool_bwd(
     dz = empty_nhwc(y, y.shape)
     tile = map_tile(y, BACKWARD_VALUES)
     iterations = tile.iterations(y)
-    tiles = triton.cdiv(tile.pixels, tile.BM * iterations)
+    tiles = cdiv(tile.pixels, tile.BM * iterations)
     partials = y.new_empty(tiles, 2, tile.channels, dtype=torch.float32)
     if tiles:
         launch(

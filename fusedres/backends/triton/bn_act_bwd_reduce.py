@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fusedres.backends.triton._device import needs_int64
+from fusedres.backends.triton._device import cdiv, needs_int64
 from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.backends.triton._maths import is_active, normalized
 from fusedres.backends.triton._shapes import map_tile
@@ -74,7 +74,7 @@ def bn_act_bwd_reduce(
     dz = empty_nhwc(dout, dout.shape) if masked else None
     tile = map_tile(dout)
     iterations = tile.iterations(dout)
-    tiles = triton.cdiv(tile.pixels, tile.BM * iterations)
+    tiles = cdiv(tile.pixels, tile.BM * iterations)
     slots = 3 if y2 is not None else 2 if y is not None else 1
     partials = dout.new_empty(tiles, slots, tile.channels, dtype=torch.float32)
     if tiles:

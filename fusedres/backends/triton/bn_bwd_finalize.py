@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fusedres.backends.triton._device import cdiv
 from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.ops._shapes import channel_vectors
 
@@ -49,7 +50,7 @@ def bn_bwd_finalize(
     outputs = channel_vectors(sums, channels, 5)
     # An empty batch has sums of 0, and coefficients of 0 with them.
     launch(
-        bn_bwd_finalize_kernel, (triton.cdiv(channels, BLOCK),),
+        bn_bwd_finalize_kernel, (cdiv(channels, BLOCK),),
         *dense(sums, gamma, mean, invstd), *outputs, channels, max(n, 1), FROZEN=frozen, BC=BLOCK,
     )  # fmt: skip
     return outputs

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fusedres.backends.triton._device import cdiv, power_of_two
 from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.backends.triton._sums import BLOCK_CHANNELS, BLOCK_TILES, WARPS
 from fusedres.ops._shapes import channel_vectors
@@ -65,8 +66,8 @@ def bn_finalize(
     tiles, channels = mean.shape
     outputs = channel_vectors(mean, channels, 5)
     launch(
-        bn_finalize_kernel, (triton.cdiv(channels, BLOCK_CHANNELS),),
+        bn_finalize_kernel, (cdiv(channels, BLOCK_CHANNELS),),
         *dense(count, mean, m2, gamma, beta), *outputs, tiles, channels, eps,
-        BT=min(BLOCK_TILES, triton.next_power_of_2(max(tiles, 1))), BC=BLOCK_CHANNELS, num_warps=WARPS,
+        BT=min(BLOCK_TILES, power_of_two(max(tiles, 1))), BC=BLOCK_CHANNELS, num_warps=WARPS,
     )  # fmt: skip
     return outputs

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fusedres.backends.triton._device import needs_int64
+from fusedres.backends.triton._device import cdiv, needs_int64
 from fusedres.backends.triton._library import implements, launch
 from fusedres.backends.triton._shapes import map_tile
 
@@ -51,7 +51,7 @@ def bn_stats_kernel(
 def bn_stats(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     tile = map_tile(y)
     iterations = tile.iterations(y)
-    tiles = triton.cdiv(tile.pixels, tile.BM * iterations)
+    tiles = cdiv(tile.pixels, tile.BM * iterations)
     count = y.new_empty(tiles, dtype=torch.float32)
     mean, m2 = (y.new_empty(tiles, tile.channels, dtype=torch.float32) for _ in range(2))
     if tiles:

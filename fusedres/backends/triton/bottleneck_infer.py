@@ -40,4 +40,5 @@ def bottleneck_infer(
     a1 = conv_affine_act(x, w1, s1, t1, None, True, *one)
     a2 = conv_affine_act(a1, w2, s2, t2, None, True, *middle)
     skip = x if wd is None else conv_affine_act(x, wd, sd, td, None, False, *Geometry(stride=middle.stride))
-    return conv_affine_act(a2, w3, s3, t3, skip, True, *one)
+    out: Tensor = conv_affine_act(a2, w3, s3, t3, skip, True, *one)
+    return out

@@ -1,4 +1,4 @@
-"""The input gradient, with BatchNorm's backward formed on load and that of the layer before in the epilogue."""
+"""The input gradient: BatchNorm's backward formed on load, that of the layer before in the epilogue."""
 
 from __future__ import annotations
 

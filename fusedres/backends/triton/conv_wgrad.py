@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import triton
 from torch import Tensor
 
-from fusedres.backends.triton._device import device_facts, dot_precision, needs_int64
+from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64
 from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.backends.triton._tiles import WGRAD_TILES, Problem, fitted, plan, programs
 from fusedres.backends.triton._wgrad_kernel import wgrad_kernel, wgrad_reduce_kernel
@@ -27,7 +26,7 @@ TUNING_KEY = ("batch", "out_h", "out_w", "src_c", "out_c", "span", "CG", "KG", "
 def _splits(problem: Problem) -> int:
     """How many parts the pixels are cut into: enough programs for the device at the largest tile."""
     tiles = programs(problem, fitted(problem, WGRAD_TILES)[0])
-    wanted = triton.cdiv(PROGRAMS_A_PROCESSOR * problem.facts.processors, tiles)
+    wanted = cdiv(PROGRAMS_A_PROCESSOR * problem.facts.processors, tiles)
     return max(1, min(wanted, problem.depth // LEAST_SPAN))
 
 
@@ -62,13 +61,13 @@ def conv_wgrad(
     splits = _splits(problem)
     chosen = plan(wgrad_kernel, problem._replace(batches=groups * splits), WGRAD_TILES, TUNING_KEY)
     # A multiple of every BK, so that only the last part can end between pixels.
-    span = triton.cdiv(triton.cdiv(pixels, splits), 64) * 64
-    splits = triton.cdiv(pixels, span)
+    span = cdiv(cdiv(pixels, splits), 64) * 64
+    splits = cdiv(pixels, span)
     dw = x.new_empty(tuple(w_shape))
     parts = x.new_empty(splits, k, columns, dtype=torch.float32) if splits > 1 else dw
 
     def grid(meta: dict[str, int]) -> tuple[int, int, int]:
-        return triton.cdiv(kg, meta["BM"]) * triton.cdiv(columns, meta["BN"]), groups, splits
+        return cdiv(kg, meta["BM"]) * cdiv(columns, meta["BN"]), groups, splits
 
     launch(
         chosen.kernel, grid,
@@ -80,7 +79,7 @@ def conv_wgrad(
     )  # fmt: skip
     if splits > 1:
         launch(
-            wgrad_reduce_kernel, (triton.cdiv(dw.numel(), REDUCE_BLOCK),),
+            wgrad_reduce_kernel, (cdiv(dw.numel(), REDUCE_BLOCK),),
             parts, dw, splits, dw.numel(), CG=cg, TAPS=taps_h * taps_w, BLOCK=REDUCE_BLOCK,
         )  # fmt: skip
     return dw
