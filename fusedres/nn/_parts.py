@@ -33,14 +33,15 @@ def runs_fused(x: object, composition: str | None) -> bool:
     """Whether this call may leave torchvision's own forward; ``composition`` is the module's attribute.
 
     It may not for an ``fx.Proxy`` (node names stay torchvision's) or another input the ops do not take,
-    under ``torch.jit.trace`` and ``torch.func`` transforms (which need aten's own ops), under global
-    module hooks, and where ``"plain"`` is chosen.
+    under ``torch.jit.trace``, ``torch.onnx.export`` and ``torch.func`` transforms (which know aten's ops
+    only), under global module hooks, and where ``"plain"`` is chosen.
     """
     return (
         isinstance(x, Tensor)
         and x.dim() == 4
         and x.is_floating_point()
         and COMPOSITION.get(composition) != "plain"
+        and not (torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export())
         and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]

@@ -81,8 +81,9 @@ def _check(name: str, model: object, inplace: object) -> None:
     if not isinstance(inplace, bool):
         raise TypeError(f"{name}: `inplace` must be a bool; got {inplace!r}")
     # Both hold a program made of the classes as they were, which a change of class would not reach.
+    # (torch.compile's wrapper is told by its one child: its class lives in a module slow to import.)
     for module in model.modules():
-        if isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
+        if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
             raise TypeError(
                 f"{name}: `model` must be converted before torch.compile and torch.jit; "
                 f"got a {type(module).__name__} in it"
@@ -107,8 +108,10 @@ def _copy_modules(module: M, copies: dict[nn.Module, Any]) -> M:
         return copies[module]  # type: ignore[no-any-return]
     twin = copies[module] = type(module).__new__(type(module))
     # Dictionaries and sets (parameters, buffers, hooks, ...) are the copy's own; what they hold is not.
+    # What ``module.compile()`` left is bound to the original, and goes as in ``copy.deepcopy``.
     for name, value in module.__dict__.items():
-        twin.__dict__[name] = copy.copy(value) if isinstance(value, (dict, set)) else value
+        if name != "_compiled_call_impl":
+            twin.__dict__[name] = copy.copy(value) if isinstance(value, (dict, set)) else value
     for name, child in module._modules.items():
         twin._modules[name] = None if child is None else _copy_modules(child, copies)
     return twin

@@ -142,3 +142,14 @@ def test_create_feature_extractor() -> None:
     assert list(got) == nodes
     for name in nodes:
         assert_same_bits(got[name], expected[name], name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_onnx_export_has_standard_operators_only() -> None:
+    pytest.importorskip("onnxscript")
+    program = torch.onnx.export(tiny(BasicBlock).eval(), (images(),), dynamo=True, verbose=False)
+    assert program is not None
+    operators = {node.op_type for node in program.model.graph}
+    assert {"Conv", "Relu", "MaxPool"} <= operators
+    assert all(node.domain in ("", "ai.onnx") for node in program.model.graph)

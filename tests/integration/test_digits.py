@@ -16,10 +16,10 @@ EPOCHS, BATCH, TEST_IMAGES = 4, 64, 450
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """1797 photographs of 8×8, enlarged to 3×32×32, in a fixed random order."""
+    """1797 photographs of 8×8, enlarged to 3×24×24, in a fixed random order."""
     data = datasets.load_digits()
     images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16 - 0.3
-    images = F.interpolate(images, size=32, mode="bilinear").expand(-1, 3, -1, -1)
+    images = F.interpolate(images, size=24, mode="bilinear").expand(-1, 3, -1, -1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images[order].contiguous(memory_format=torch.channels_last), torch.tensor(data.target)[order]
 

@@ -106,6 +106,15 @@ def test_attributes_hooks_and_buffers_survive() -> None:
     assert seen == ["hook"]
 
 
+def test_a_compiled_modules_copy_runs_its_own_modules() -> None:
+    plain = tiny().eval()
+    plain.compile(backend="eager")
+    ours = fuse(plain)
+    with fused_calls() as calls:
+        ours(torch.randn(1, 3, 32, 32))
+    assert calls == ["stem", *["basic_block"] * 4]
+
+
 def test_a_module_used_twice_stays_one_module() -> None:
     block = BasicBlock(8, 8)
     ours = fuse(nn.Sequential(block, block))
