@@ -48,7 +48,7 @@ def run(
     peer: Annotated[
         list[str] | None, typer.Option("--peers", help="Names of `list`; ours and eager always run.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds a cell.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds a cell.")] = 5,
     threads: Annotated[
         list[int] | None, typer.Option(min=1, help="Repeat for several; default: all cores.")
     ] = None,
