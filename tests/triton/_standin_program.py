@@ -1,0 +1,54 @@
+"""A fused block on the `cuda` device of tools/ptxemu's stand-in, through Triton's own driver and launcher.
+
+Run by test_standin.py under run_mock.sh; prints one line a check and fails by its exit status.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import ptxemu.torch_mock
+import torch
+from torchvision.models.resnet import BasicBlock
+
+import fusedres
+from tests._parity import assert_within_two_x
+
+
+def gradients(block: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Output, input gradient, parameter gradients and running statistics of one training step."""
+    x = x.detach().requires_grad_()
+    out = block(x)
+    out.square().sum().backward()
+    found = {"out": out.detach(), "x": x.grad}
+    found |= {name: p.grad for name, p in block.named_parameters()}
+    found |= {name: b for name, b in block.named_buffers() if b.is_floating_point()}
+    return {name: t.detach().cpu() for name, t in found.items() if t is not None}
+
+
+def main() -> None:
+    ptxemu.torch_mock.install()
+    torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False
+    downsample = torch.nn.Sequential(
+        torch.nn.Conv2d(16, 32, 1, stride=2, bias=False), torch.nn.BatchNorm2d(32)
+    )
+    plain = BasicBlock(16, 32, 2, downsample)
+    x = torch.randn(2, 16, 7, 7)
+    exact, fused = copy.deepcopy(plain).double(), fusedres.fuse(copy.deepcopy(plain)).cuda()
+    reference, yardstick = gradients(exact, x.double()), gradients(plain, x)
+    with fusedres.backend("triton"), fusedres.composition("mainloop"):
+        ours = gradients(fused, x.cuda())
+    assert ours.keys() == reference.keys()
+    for name, value in ours.items():
+        assert_within_two_x(value, reference[name], yardstick[name], name)
+    print("training step: fine")
+    with fusedres.backend("triton"), torch.no_grad():
+        out = fused.eval()(x.cuda()).cpu()
+        exact.eval(), plain.eval()
+        assert_within_two_x(out, exact(x.double()), plain(x), "eval")
+    print("inference: fine")
+
+
+if __name__ == "__main__":
+    main()
