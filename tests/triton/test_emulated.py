@@ -78,7 +78,7 @@ def emulate(launch: Launch) -> None:
     types, _, _ = launch.signature()
     arguments: list[Any] = [launch.arguments[name] for name, kind in types.items() if kind != "constexpr"]
     module = ptxemu.load(kernel.asm["ptx"])
-    arguments += [None] * (module.kernel(None).nparams - len(arguments))  # Triton's scratch pointers
+    arguments += [None] * (module.kernel(None).param_count - len(arguments))  # Triton's scratch pointers
 
     def run(**options: Any) -> list[Tensor]:
         block = 32 * kernel.metadata.num_warps
