@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fusedres._settings import BACKEND
 
+#: A residual block in inference, ready to run: x, channels_last, to the block's output.
+PreparedBlock = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -17,13 +20,15 @@ class Backend:
 
     ``unavailable()`` says why it cannot run in this process at all, ``cannot_serve(device, dtype)`` why
     it cannot take such tensors; both return ``None`` where nothing is in the way. ``composition`` is what
-    "auto" means here in training, until a plan says otherwise.
+    "auto" means here in training, until a plan says otherwise. ``prepare_block(x, chain, downsample)``, where
+    there is one, readies a whole block of frozen layers for inputs like ``x``, or returns ``None``.
     """
 
     name: str
     unavailable: Callable[[], str | None]
     cannot_serve: Callable[[torch.device, torch.dtype], str | None]
     composition: str = "pointwise"
+    prepare_block: Callable[..., PreparedBlock | None] | None = None
 
     def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return self.unavailable() or self.cannot_serve(device, dtype)
@@ -53,7 +58,9 @@ def resolve_backend(x: Tensor, name: str | None = None) -> str:
                 return candidate
         return "reference"
     if chosen not in BACKENDS:
-        raise RuntimeError(f"fusedres: back-end '{chosen}' is not part of this build; it has {sorted(BACKENDS)}")
+        raise RuntimeError(
+            f"fusedres: back-end '{chosen}' is not part of this build; it has {sorted(BACKENDS)}"
+        )
     refusal = BACKENDS[chosen].refusal(x.device, x.dtype)
     if refusal is not None:
         raise RuntimeError(f"fusedres: back-end '{chosen}' cannot serve this call: {refusal}")

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedres._settings import COMPOSITION, MEMORY
-from fusedres.ops import _checks
+from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
-from fusedres.ops._dispatch import BACKENDS, resolve_backend
+from fusedres.ops._dispatch import BACKENDS, PreparedBlock, resolve_backend
 from fusedres.ops._registry import kernel
-from fusedres.ops._residual import Statistics
+from fusedres.ops._residual import Layer, Statistics
 from fusedres.ops._shapes import Geometry, conv_output_shape
 
 
@@ -49,7 +49,12 @@ def check_layer(op: str, name: str, layer: ConvBN, x: Tensor, training: bool) ->
     _checks.both_or_neither(
         op, **{name + "running_mean": layer.running_mean, name + "running_var": layer.running_var}
     )
-    if training and layer.momentum is None and layer.running_mean is not None and layer.num_batches_tracked is None:
+    if (
+        training
+        and layer.momentum is None
+        and layer.running_mean is not None
+        and layer.num_batches_tracked is None
+    ):
         raise ValueError(
             f"{op}: `{name}num_batches_tracked` is needed for the cumulative average (momentum=None); got None"
         )
@@ -71,7 +76,72 @@ def choose_composition(backend: str, attribute: str | None) -> str:
 def verify_batch(shape: Sequence[int]) -> None:
     """torch's own rule and words: one value per channel has no variance."""
     if shape[0] * shape[2] * shape[3] == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {torch.Size(shape)}")
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {torch.Size(shape)}"
+        )
+
+
+def check_block(
+    op: BlockOp,
+    x: Tensor,
+    layers: Sequence[ConvBN],
+    geometries: Sequence[Geometry],
+    downsample: ConvBN | None,
+    skip_geometry: Geometry | None,
+    residual: Tensor | None,
+    training: bool,
+) -> tuple[list[tuple[str, ConvBN, Geometry]], list[Sequence[int]]]:
+    """Raise where a layer does not fit; else (name, layer, geometry) of each, and the chain's shapes."""
+    names = [f"conv{i + 1}." if len(layers) > 1 else "" for i in range(len(layers))]
+    every = [*zip(names, layers, geometries, strict=True)]
+    shapes: list[Sequence[int]] = [x.shape]
+    for name, layer, g in every:
+        _checks.same_dtype_device(op.name, x, **{name + "weight": layer.weight})
+        _checks.conv_shapes(op.name, "x", shapes[-1], layer.weight, *g, weight_name=name + "weight")
+        check_layer(op.name, name, layer, x, training)
+        shapes.append(conv_output_shape(shapes[-1], layer.weight.shape, g))
+    if downsample is not None and skip_geometry is not None:
+        every.append(("downsample.", downsample, skip_geometry))
+        _checks.same_dtype_device(op.name, x, **{"downsample.weight": downsample.weight})
+        _checks.conv_shapes(
+            op.name, "x", x.shape, downsample.weight, *skip_geometry, weight_name="downsample.weight"
+        )
+        check_layer(op.name, "downsample.", downsample, x, training)
+        _checks.equal_shapes(
+            op.name,
+            "downsample",
+            conv_output_shape(x.shape, downsample.weight.shape, skip_geometry),
+            shapes[-1],
+        )
+    elif not op.residual:
+        _checks.equal_shapes(op.name, "x", x.shape, shapes[-1])
+    _checks.like(op.name, "residual", residual, shapes[-1], x)
+
+    return every, shapes
+
+
+def _prepared_block(
+    op: BlockOp,
+    x: Tensor,
+    layers: Sequence[ConvBN],
+    geometries: Sequence[Geometry],
+    downsample: ConvBN | None,
+    skip_geometry: Geometry | None,
+    composition: str | None,
+) -> PreparedBlock | None:
+    """The block readied by its back-end, for plain inference; see :mod:`fusedres.ops._prepared`."""
+    if COMPOSITION.get(composition) == "plain":
+        return None
+    chain = [Layer(*layer[:5], layer.eps, g) for layer, g in zip(layers, geometries, strict=True)]
+    skip = None
+    if downsample is not None and skip_geometry is not None:
+        skip = Layer(*downsample[:5], downsample.eps, skip_geometry)
+    return _prepared.prepared_block(
+        x,
+        chain,
+        skip,
+        lambda: check_block(op, x, layers, geometries, downsample, skip_geometry, None, False),
+    )
 
 
 def run_block(
@@ -88,7 +158,6 @@ def run_block(
     composition: str | None,
 ) -> Tensor:
     """Check, choose and run one block; update its running statistics in training."""
-    names = [f"conv{i + 1}." if len(layers) > 1 else "" for i in range(len(layers))]
     _checks.activation(op.name, "x", x)
     dtype = autocast_to(x)
     if dtype is not None:
@@ -96,25 +165,11 @@ def run_block(
         layers = [layer._replace(weight=layer.weight.to(dtype)) for layer in layers]
         downsample = downsample and downsample._replace(weight=downsample.weight.to(dtype))
         residual = None if residual is None else residual.to(dtype)
-    every = [*zip(names, layers, geometries, strict=True)]
-    shapes: list[Sequence[int]] = [x.shape]
-    for name, layer, g in every:
-        _checks.same_dtype_device(op.name, x, **{name + "weight": layer.weight})
-        _checks.conv_shapes(op.name, "x", shapes[-1], layer.weight, *g, weight_name=name + "weight")
-        check_layer(op.name, name, layer, x, training)
-        shapes.append(conv_output_shape(shapes[-1], layer.weight.shape, g))
-    if downsample is not None and skip_geometry is not None:
-        every.append(("downsample.", downsample, skip_geometry))
-        _checks.same_dtype_device(op.name, x, **{"downsample.weight": downsample.weight})
-        _checks.conv_shapes(op.name, "x", x.shape, downsample.weight, *skip_geometry, weight_name="downsample.weight")
-        check_layer(op.name, "downsample.", downsample, x, training)
-        _checks.equal_shapes(
-            op.name, "downsample", conv_output_shape(x.shape, downsample.weight.shape, skip_geometry), shapes[-1]
-        )
-    elif not op.residual:
-        _checks.equal_shapes(op.name, "x", x.shape, shapes[-1])
-    _checks.like(op.name, "residual", residual, shapes[-1], x)
-
+    if residual is None and relu and not (op.residual or training) and _prepared.nothing_watches(x):
+        ready = _prepared_block(op, x, layers, geometries, downsample, skip_geometry, composition)
+        if ready is not None:
+            return ready(_checks.nhwc(x))
+    every, shapes = check_block(op, x, layers, geometries, downsample, skip_geometry, residual, training)
     backend = resolve_backend(x)
     chosen = choose_composition(backend, composition)
     batch = [training or layer.running_mean is None for _, layer, _ in every]
@@ -129,7 +184,9 @@ def run_block(
         running = (None, None) if batch[0] else (layer.running_mean, layer.running_var)
         operands += [layer.weight, layer.bn_weight, layer.bn_bias, *running]
     operands += [None] * (5 * (op.layer_count - len(every)))
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, *operands))
+    save = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, residual, *operands)
+    )
     out, _, statistics = op(
         _checks.nhwc(x), *operands, _checks.nhwc(residual), [layer.eps for _, layer, _ in every],
         flat_geometry([g for _, _, g in every]), relu, batch[0], save, backend, chosen, MEMORY.get() == "recompute",

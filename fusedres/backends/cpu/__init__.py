@@ -9,14 +9,16 @@ from __future__ import annotations
 import torch
 
 from fusedres._build import extension_missing
-from fusedres.backends.cpu import backward, conv
+from fusedres.backends.cpu import backward, conv, engine
 from fusedres.ops._dispatch import Backend, register_backend
 
-__all__ = ["backward", "conv"]
+__all__ = ["backward", "conv", "engine"]
 
 DTYPES = (torch.float32, torch.bfloat16)
 
-_MISSING = extension_missing("_C")  # asked once: torch.compile traces the question, but cannot trace an import
+_MISSING = extension_missing(
+    "_C"
+)  # asked once: torch.compile traces the question, but cannot trace an import
 
 
 def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -27,4 +29,6 @@ def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-register_backend(Backend("cpu", lambda: _MISSING, _cannot_serve, composition="stats"))
+register_backend(
+    Backend("cpu", lambda: _MISSING, _cannot_serve, composition="stats", prepare_block=engine.prepare_block)
+)

@@ -15,8 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fusedres.ops._caches import DerivedCache
-from fusedres.ops._shapes import Geometry
+from fusedres.ops._caches import DerivedCache, running_affine
+from fusedres.ops._dispatch import PreparedBlock
+from fusedres.ops._residual import Layer
+from fusedres.ops._shapes import Geometry, conv_output_shape
 from fusedres.ops.bottleneck_infer import middle_geometry
 
 Ints = Sequence[int]
@@ -156,28 +158,61 @@ def bottleneck(
         convs: (weight, scale, shift) of the 1x1, the 3x3 and the 1x1.
         downsample: the same of the skip, or ``None`` for an identity.
     """
-    branch = [] if downsample is None else [downsample]
-    weights = [operands[0] for operands in (*convs, *branch)]
+    every = list(convs) if downsample is None else [*convs, downsample]
+    weights = [operands[0] for operands in every]
     middle = middle_geometry(stride, dilation, groups)
-
-    def pack() -> list[Tensor] | None:
-        n, c, h, w = x.shape
-        inner = (n, weights[0].shape[0], h, w)
-        p, q = ((size - 1) // step + 1 for size, step in zip((h, w), middle.stride, strict=True))
-        inputs = [(n, c, h, w), inner, (n, weights[1].shape[0], p, q), (n, c, h, w)]
-        geometries = [Geometry(), middle, Geometry(), Geometry(stride=middle.stride)]
-        layouts = []
-        for weight, shape, geometry in zip(weights, inputs, geometries, strict=False):
-            algorithm = choose(shape, x.dtype, weight.shape, *geometry)
-            if algorithm is None:
-                return None
-            layouts.append(packed(weight, geometry.stride, geometry.padding, algorithm))
-        return layouts
-
+    geometries = [Geometry(), middle, Geometry(), Geometry(stride=middle.stride)][: len(every)]
     variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None)
-    layouts = _BLOCKS.get(weights[0], tuple(weights[1:]), variant, pack)
+    layouts = _BLOCKS.get(
+        weights[0],
+        tuple(weights[1:]),
+        variant,
+        lambda: pack_block(x, weights, geometries, downsample is not None),
+    )
     if layouts is None:
         return None
-    scales, shifts = ([operands[i] for operands in (*convs, *branch)] for i in (1, 2))
+    scales, shifts = ([operands[i] for operands in every] for i in (1, 2))
     out: Tensor = _OPS.block_packed.default(x, layouts, scales, shifts, downsample is not None)
     return out
+
+
+def pack_block(
+    x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry], downsample: bool
+) -> list[Tensor] | None:
+    """The packed weights of a block's chain (and last its downsample); ``None`` where oneDNN serves one."""
+    layouts = []
+    shape: Ints = x.shape
+    for i, (weight, geometry) in enumerate(zip(weights, geometries, strict=True)):
+        if downsample and i + 1 == len(weights):
+            shape = x.shape
+        algorithm = choose(shape, x.dtype, weight.shape, *geometry)
+        if algorithm is None:
+            return None
+        layouts.append(packed(weight, geometry.stride, geometry.padding, algorithm))
+        shape = conv_output_shape(shape, weight.shape, geometry)
+    return layouts
+
+
+def prepare_block(x: Tensor, chain: Sequence[Layer], downsample: Layer | None) -> PreparedBlock | None:
+    """A basic block or bottleneck with frozen BatchNorm as one call of the engine, or ``None``: oneDNN."""
+    every = list(chain) if downsample is None else [*chain, downsample]
+    joins = downsample is not None
+    if len(chain) not in (2, 3):
+        return None
+    layouts = pack_block(x, [layer.weight for layer in every], [layer.geometry for layer in every], joins)
+    if layouts is None:
+        return None
+    affines = []
+    for layer in every:
+        assert layer.running_mean is not None and layer.running_var is not None
+        affines.append(
+            running_affine(layer.gamma, layer.beta, layer.running_mean, layer.running_var, layer.eps)
+        )
+    scales, shifts = ([affine[i] for affine in affines] for i in (0, 1))
+    run = _OPS.block_packed.default
+
+    def block(x: Tensor) -> Tensor:
+        out: Tensor = run(x, layouts, scales, shifts, joins)
+        return out
+
+    return block
