@@ -9,10 +9,8 @@
 
 namespace fusedres::FUSEDRES_ISA {
 
-typedef uint8_t ByteVec __attribute__((vector_size(kLanes)));
-
 FUSEDRES_INLINE IntVec load_index(const uint8_t* p, int n) {
-  return __builtin_convertvector(load_packed<ByteVec>(p, n), IntVec);
+  return bit_cast<IntVec>(widen_lanes(load_packed<ByteVec>(p, n)));
 }
 
 FUSEDRES_INLINE void store_index(uint8_t* p, IntVec index, int n) {
@@ -21,7 +19,7 @@ FUSEDRES_INLINE void store_index(uint8_t* p, IntVec index, int n) {
 
 // One pooled pixel: the first maximum in row-major order, NaN above everything, as torch.
 template <typename T>
-FUSEDRES_INLINE void pool_pixel(const AffineActMaxpool<T>& k, int64_t image, int64_t p, int64_t q) {
+FUSEDRES_INLINE void pool_pixel(const AffineActMaxpool<T> k, int64_t image, int64_t p, int64_t q) {
   const int64_t h0 = 2 * p - 1, w0 = 2 * q - 1;
   const int64_t r_begin = h0 < 0 ? 1 : 0, r_end = std::min<int64_t>(3, k.height - h0);
   const int64_t s_begin = w0 < 0 ? 1 : 0, s_end = std::min<int64_t>(3, k.width - w0);
@@ -52,44 +50,62 @@ void affine_act_maxpool_kernel(const AffineActMaxpool<T>& k, int64_t begin, int6
   }
 }
 
-// The windows that hold one input coordinate: 2p - 1 + r = at, r in 0..2. An even one has one, an odd one two.
-struct Windows {
-  int64_t first, count, place;  // the first window, how many, the coordinate's place r in the first
+// One pooled pixel: its gradient, and the place in its window that the gradient goes to.
+struct Pooled {
+  Vec gradient;
+  IntVec index;
 
-  Windows(int64_t at, int64_t pooled) : first(at / 2), count(1), place(at % 2 == 0 ? 1 : 2) {
-    if (at % 2 != 0 && first + 1 < pooled) count = 2;
-  }
-  int64_t place_in(int64_t i) const { return place - 2 * i; }
+  Vec at(int32_t place) const { return index == place ? gradient : Vec{}; }
 };
 
-template <typename T>
-FUSEDRES_INLINE void unpool_group(
-    const AffineActMaxpoolBwd<T>& k, int64_t image_row, int64_t w_begin, int64_t count, double* partial) {
-  const int64_t image = image_row / k.height;
-  const Windows rows(image_row % k.height, k.pooled_height);
-  for_channels(k.channels, [&](int64_t c, int n) __attribute__((always_inline)) {
+// One input row, which kRows rows of windows hold: an even one is in the middle (r = 1) of one, an odd one
+// at the end (r = 2) of one and at the start (r = 0) of the next. So with columns. Each pooled pixel is loaded
+// once a row, for the three columns it reaches.
+template <int kRows, typename T>
+FUSEDRES_INLINE void unpool_row(const AffineActMaxpoolBwd<T> k, int64_t image_row, double* partial) {
+  const int64_t image = image_row / k.height, h = image_row % k.height, channels = k.channels;
+  const int64_t pooled_at = (image * k.pooled_height + h / 2) * k.pooled_width * channels;
+  const int32_t first_r = h % 2 == 0 ? 1 : 2;
+  for_channels(channels, [&](int64_t c, int n) __attribute__((always_inline)) {
     const Vec scale = load(k.s + c, n), shift = load(k.t + c, n), mean = load(k.mean + c, n);
-    Vec sum{}, dot{};
-    for (int64_t w = w_begin; w < w_begin + count; ++w) {
-      const Windows columns(w, k.pooled_width);
-      Vec dz{};
-      for (int64_t i = 0; i < rows.count; ++i) {
-        for (int64_t j = 0; j < columns.count; ++j) {
-          const int64_t pooled = (image * k.pooled_height + rows.first + i) * k.pooled_width + columns.first + j;
-          const int32_t place = static_cast<int32_t>(3 * rows.place_in(i) + columns.place_in(j));
-          const IntVec chosen = load_index(k.index + pooled * k.channels + c, n) == place;
-          dz += chosen ? load(k.dout + pooled * k.channels + c, n) : Vec{};
-        }
+    DoubleVec sum{}, dot{};
+    Pooled windows[kRows];
+    const auto load_windows = [&](int64_t q) __attribute__((always_inline)) {
+      for (int i = 0; i < kRows; ++i) {
+        const int64_t at = pooled_at + (i * k.pooled_width + q) * channels + c;
+        windows[i] = {load(k.dout + at, n), load_index(k.index + at, n)};
       }
-      const int64_t element = (image_row * k.width + w) * k.channels + c;
-      const Vec y = load(k.y + element, n);
-      dz = rounded_to<T>(where_rounds_positive<T>(affine(y, scale, shift), dz));
-      store(k.dz + element, dz, n);
-      sum += dz;
-      dot += dz * (y - mean);
+    };
+    const auto gathered = [&](int32_t s) __attribute__((always_inline)) {
+      Vec dz = windows[0].at(3 * first_r + s);
+      if constexpr (kRows == 2) dz += windows[1].at(s);
+      return dz;
+    };
+    load_windows(0);
+    for (int64_t q = 0; q < k.pooled_width; ++q) {
+      Vec pair_sum{}, pair_dot{};
+      const auto write = [&](int64_t w, Vec dz) __attribute__((always_inline)) {
+        const int64_t element = (image_row * k.width + w) * channels + c;
+        const Vec y = load(k.y + element, n);
+        dz = rounded_to<T>(where_rounds_positive<T>(affine(y, scale, shift), dz));
+        store(k.dz + element, dz, n);
+        pair_sum += dz;
+        pair_dot += dz * (y - mean);
+      };
+      write(2 * q, gathered(1));
+      if (2 * q + 1 < k.width) {
+        Vec dz = gathered(2);
+        if (q + 1 < k.pooled_width) {
+          load_windows(q + 1);
+          dz += gathered(0);
+        }
+        write(2 * q + 1, dz);
+      }
+      sum += __builtin_convertvector(pair_sum, DoubleVec);
+      dot += __builtin_convertvector(pair_dot, DoubleVec);
     }
     add_to(partial + c, sum, n);
-    add_to(partial + k.channels + c, dot, n);
+    add_to(partial + channels + c, dot, n);
   });
 }
 
@@ -100,9 +116,9 @@ void affine_act_maxpool_bwd_kernel(const AffineActMaxpoolBwd<T>& k, int64_t begi
     std::fill(partial, partial + 3 * k.channels, 0.0);
     const int64_t begin = chunk * k.chunk_rows, end = std::min(begin + k.chunk_rows, k.image_rows);
     for (int64_t row = begin; row < end; ++row) {
-      for_groups(0, k.width, [&](int64_t w, int64_t count) __attribute__((always_inline)) {
-        unpool_group(k, row, w, count, partial);
-      });
+      const int64_t h = row % k.height;
+      const bool two = h % 2 != 0 && h / 2 + 1 < k.pooled_height;
+      two ? unpool_row<2>(k, row, partial) : unpool_row<1>(k, row, partial);
     }
   }
 }

@@ -9,7 +9,7 @@ namespace fusedres::FUSEDRES_ISA {
 enum class Add { kNone, kIdentity, kAffine };
 
 template <typename T, Add kAdd, bool kRelu>
-void affine_add_act_rows(const AffineAddAct<T>& k, int64_t begin, int64_t end) {
+void affine_add_act_rows(const AffineAddAct<T> k, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = row * k.channels;
     for_channels(k.channels, [&](int64_t c, int n) __attribute__((always_inline)) {

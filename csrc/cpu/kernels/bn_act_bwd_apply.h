@@ -7,7 +7,7 @@
 namespace fusedres::FUSEDRES_ISA {
 
 template <typename T, bool kTwo>
-void bn_act_bwd_apply_rows(const BnActBwdApply<T>& k, int64_t begin, int64_t end) {
+void bn_act_bwd_apply_rows(const BnActBwdApply<T> k, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t at = row * k.channels;
     for_channels(k.channels, [&](int64_t c, int n) __attribute__((always_inline)) {

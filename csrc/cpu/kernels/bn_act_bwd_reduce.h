@@ -13,7 +13,7 @@ namespace fusedres::FUSEDRES_ISA {
 enum class Mask { kNone, kOut, kAffine };
 
 template <typename T, Mask kMask, bool kY, bool kTwo>
-FUSEDRES_INLINE void reduce_group(const BnActBwdReduce<T>& k, int64_t row, int64_t rows, double* partial) {
+FUSEDRES_INLINE void reduce_group(const BnActBwdReduce<T> k, int64_t row, int64_t rows, double* partial) {
   for_channels(k.channels, [&](int64_t c, int n) __attribute__((always_inline)) {
     const int64_t at = row * k.channels + c;
     Vec scale{}, shift{}, mean{}, mean2{}, sum{}, dot{}, dot2{};
@@ -38,7 +38,7 @@ FUSEDRES_INLINE void reduce_group(const BnActBwdReduce<T>& k, int64_t row, int64
 }
 
 template <typename T, Mask kMask, bool kY, bool kTwo>
-void bn_act_bwd_reduce_chunks(const BnActBwdReduce<T>& k, int64_t begin_chunk, int64_t end_chunk) {
+void bn_act_bwd_reduce_chunks(const BnActBwdReduce<T> k, int64_t begin_chunk, int64_t end_chunk) {
   for (int64_t chunk = begin_chunk; chunk < end_chunk; ++chunk) {
     double* partial = k.partial + chunk * 3 * k.channels;
     std::fill(partial, partial + 3 * k.channels, 0.0);

@@ -11,10 +11,10 @@ namespace fusedres::FUSEDRES_ISA {
 constexpr int64_t kGroup = 4;
 
 // body(first row, rows): whole groups with a constant number of rows, then what remains
-template <typename Body>
+template <int64_t kRows = kGroup, typename Body>
 FUSEDRES_INLINE void for_groups(int64_t begin, int64_t end, Body&& body) {
   int64_t row = begin;
-  for (; row + kGroup <= end; row += kGroup) body(row, kGroup);
+  for (; row + kRows <= end; row += kRows) body(row, kRows);
   if (row < end) body(row, end - row);
 }
 
