@@ -24,6 +24,16 @@ from tests.ops._samples import Block, Sample, decided, gradient_for, step
 COMPOSITIONS = ("pointwise", "stats", "mainloop")
 TRAINING = pytest.mark.parametrize("training", [True, False], ids=["training", "frozen"])
 COMPOSITION = pytest.mark.parametrize("composition", COMPOSITIONS)
+#: For what takes seconds a case: two cells of that table by default, the others with the slow tests.
+FEW_MODES = pytest.mark.parametrize(
+    ("composition", "training"),
+    [
+        pytest.param(composition, training, marks=() if quick else pytest.mark.slow)
+        for composition in COMPOSITIONS
+        for training in (True, False)
+        for quick in [(composition, training) in (("mainloop", True), ("pointwise", False))]
+    ],
+)
 
 
 class Expected(NamedTuple):
@@ -154,8 +164,7 @@ class BlockRules:
             assert_same_bits(outs[0], outs[1], "the second inference")
             assert_within_two_x(outs[0].clone(), ref, sample.call(self.plain).detach(), f"{self.op} {shape}")
 
-    @TRAINING
-    @COMPOSITION
+    @FEW_MODES
     def test_gradcheck(self, composition: str, training: bool) -> None:
         sample = self.sample(self.shape("tiny"), torch.float64, training=training)
         leaves = sample.leaves()
@@ -181,8 +190,7 @@ class BlockRules:
 
     # How it sits in PyTorch
 
-    @TRAINING
-    @COMPOSITION
+    @FEW_MODES
     def test_opcheck(self, composition: str, training: bool, backend: str, device: torch.device) -> None:
         sample = self.sample(self.shape(), device=device)
         with fusedres.backend(backend), fusedres.composition(composition), _Capture(self.op) as captured:
@@ -190,8 +198,7 @@ class BlockRules:
         ((func, args),) = captured.calls
         torch.library.opcheck(func, args)
 
-    @TRAINING
-    @COMPOSITION
+    @FEW_MODES
     def test_compiles_without_a_break(
         self, composition: str, training: bool, backend: str, device: torch.device
     ) -> None:

@@ -113,6 +113,9 @@ class KernelRules:
             metafunc.parametrize("case", self.cases(self.shapes), ids=str)
         if "few_case" in metafunc.fixturenames:
             metafunc.parametrize("few_case", self.cases(self.few_shapes), ids=str)
+        if "layout_case" in metafunc.fixturenames:
+            shapes = [s for s in self.few_shapes if s.name in ("odd", "one_channel")]
+            metafunc.parametrize("layout_case", self.cases(shapes), ids=str)
         if "bad_input" in metafunc.fixturenames:
             metafunc.parametrize("bad_input", self.bad, ids=[b.name for b in self.bad])
 
@@ -140,10 +143,10 @@ class KernelRules:
             compare = assert_same_arithmetic if o.is_floating_point() else assert_same_bits
             compare(o, p, f"{self.op} {case} {name}")
 
-    def test_opcheck(self, few_case: Case, backend: str, device: torch.device) -> None:
+    def test_opcheck(self, layout_case: Case, backend: str, device: torch.device) -> None:
         """Schema, shape function and dispatch of the kernel op, on what its wrapper hands it."""
         with KernelCalls() as kernels:
-            self.call(self.made(few_case, torch.float32, device), backend)
+            self.call(self.made(layout_case, torch.float32, device), backend)
         ((func, args),) = kernels.calls
         assert func.namespace == f"fusedres_{backend}"
         torch.library.opcheck(func, args)

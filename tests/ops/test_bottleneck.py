@@ -36,7 +36,9 @@ class TestBottleneck(BlockRules):
             "`conv1.weight` must have the dtype of `x`",
         ),
         Bad("identity", lambda i: {"downsample": None}, ValueError, "must have the block's output shape"),
-        Bad("dilation", lambda i: {"dilation": 0}, ValueError, "`dilation` must be at least 1; got 0"),
+        Bad(
+            "dilation", lambda i: {"dilation": 0}, ValueError, r"`dilation` must be at least 1; got \(0, 0\)"
+        ),
         Bad(
             "bn",
             lambda i: {"conv3": i["conv3"]._replace(bn_bias=torch.zeros(3))},
