@@ -19,9 +19,16 @@ std::tuple<Tensor, Tensor> affine_act_maxpool(const Tensor& y, const Tensor& s, 
   Tensor index = empty_nhwc(y, {y.size(0), channels, height, width}, ScalarType::Byte);
   dispatch_element(y, [&](auto element) {
     using T = decltype(element);
-    const AffineActMaxpool<T> params{
-        data<T>(y), vs.get(), vt.get(), mutable_data<T>(out), mutable_data<uint8_t>(index), y.size(2), y.size(3),
-        height, width, channels};
+    const AffineActMaxpool<T> params{data<T>(y),
+                                     vs.get(),
+                                     vt.get(),
+                                     mutable_data<T>(out),
+                                     mutable_data<uint8_t>(index),
+                                     y.size(2),
+                                     y.size(3),
+                                     height,
+                                     width,
+                                     channels};
     parallel(y.size(0) * height, width * channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().affine_act_maxpool(params, begin, end);
     });
@@ -30,8 +37,8 @@ std::tuple<Tensor, Tensor> affine_act_maxpool(const Tensor& y, const Tensor& s, 
 }
 
 std::tuple<Tensor, Tensor> affine_act_maxpool_bwd(
-    const Tensor& dout, const Tensor& index, const Tensor& y, const Tensor& s, const Tensor& t, const Tensor& mean,
-    const Tensor& invstd) {
+    const Tensor& dout, const Tensor& index, const Tensor& y, const Tensor& s, const Tensor& t,
+    const Tensor& mean, const Tensor& invstd) {
   constexpr const char* op = "affine_act_maxpool_bwd";
   check_activation(op, "y", y);
   check_activation(op, "dout", dout);
@@ -40,8 +47,8 @@ std::tuple<Tensor, Tensor> affine_act_maxpool_bwd(
     STD_TORCH_CHECK(
         x->dim() == 4 && x->size(0) == y.size(0) && x->size(1) == channels && x->size(2) == height &&
             x->size(3) == width,
-        op, ": `dout` and `index` must have the pooled shape (", y.size(0), ", ", channels, ", ", height, ", ", width,
-        "); got ", x->numel(), " values");
+        op, ": `dout` and `index` must have the pooled shape (", y.size(0), ", ", channels, ", ", height,
+        ", ", width, "); got ", x->numel(), " values");
   }
   STD_TORCH_CHECK(
       index.scalar_type() == ScalarType::Byte, op, ": `index` must be uint8; got ",
@@ -58,8 +65,21 @@ std::tuple<Tensor, Tensor> affine_act_maxpool_bwd(
   dispatch_element(y, [&](auto element) {
     using T = decltype(element);
     const AffineActMaxpoolBwd<T> params{
-        data<T>(dout), data<T>(y), data<uint8_t>(index), vs.get(), vt.get(), vmean.get(), mutable_data<T>(dz),
-        partial.data(), image_rows, y.size(2), y.size(3), height, width, channels, chunks.rows};
+        data<T>(dout),
+        data<T>(y),
+        data<uint8_t>(index),
+        vs.get(),
+        vt.get(),
+        vmean.get(),
+        mutable_data<T>(dz),
+        partial.data(),
+        image_rows,
+        y.size(2),
+        y.size(3),
+        height,
+        width,
+        channels,
+        chunks.rows};
     parallel(chunks.count, chunks.rows * row_values, [&](int64_t begin, int64_t end) {
       kernels().of<T>().affine_act_maxpool_bwd(params, begin, end);
     });

@@ -8,8 +8,8 @@ namespace fusedres::cpu {
 namespace {
 
 std::tuple<Tensor, Tensor> bn_act_bwd_apply(
-    const Tensor& dz, const Tensor& y, const Tensor& p, const Tensor& q, const Tensor& r, const OptionalTensor& y2,
-    const OptionalTensor& p2, const OptionalTensor& q2, const OptionalTensor& r2) {
+    const Tensor& dz, const Tensor& y, const Tensor& p, const Tensor& q, const Tensor& r,
+    const OptionalTensor& y2, const OptionalTensor& p2, const OptionalTensor& q2, const OptionalTensor& r2) {
   constexpr const char* op = "bn_act_bwd_apply";
   check_activation(op, "dz", dz);
   check_like(op, "y", y, dz);
@@ -22,9 +22,18 @@ std::tuple<Tensor, Tensor> bn_act_bwd_apply(
   Tensor dy = empty_as(dz), dy2 = y2.has_value() ? empty_as(dz) : absent(dz);
   dispatch_element(dz, [&](auto element) {
     using T = decltype(element);
-    const BnActBwdApply<T> params{
-        data<T>(dz), data<T>(y), data<T>(y2), vp.get(), vq.get(), vr.get(), vp2.get(), vq2.get(), vr2.get(),
-        mutable_data<T>(dy), mutable_data<T>(dy2), channels};
+    const BnActBwdApply<T> params{data<T>(dz),
+                                  data<T>(y),
+                                  data<T>(y2),
+                                  vp.get(),
+                                  vq.get(),
+                                  vr.get(),
+                                  vp2.get(),
+                                  vq2.get(),
+                                  vr2.get(),
+                                  mutable_data<T>(dy),
+                                  mutable_data<T>(dy2),
+                                  channels};
     parallel(rows_of(dz), channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().bn_act_bwd_apply(params, begin, end);
     });

@@ -10,8 +10,8 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce(
     const Tensor& dout, const OptionalTensor& out, const OptionalTensor& y, const OptionalTensor& s,
-    const OptionalTensor& t, const OptionalTensor& mean, const OptionalTensor& invstd, const OptionalTensor& y2,
-    const OptionalTensor& mean2, const OptionalTensor& invstd2) {
+    const OptionalTensor& t, const OptionalTensor& mean, const OptionalTensor& invstd,
+    const OptionalTensor& y2, const OptionalTensor& mean2, const OptionalTensor& invstd2) {
   constexpr const char* op = "bn_act_bwd_reduce";
   check_activation(op, "dout", dout);
   if (out.has_value()) check_like(op, "out", *out, dout);
@@ -38,14 +38,15 @@ std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce(
   dispatch_element(dout, [&](auto element) {
     using T = decltype(element);
     const BnActBwdReduce<T> params{
-        data<T>(dout), data<T>(out), data<T>(y), data<T>(y2), vs.get(), vt.get(), vmean.get(), vmean2.get(),
-        mutable_data<T>(dz), partial.data(), rows_of(dout), channels, chunks.rows};
+        data<T>(dout), data<T>(out),        data<T>(y),     data<T>(y2),   vs.get(), vt.get(),   vmean.get(),
+        vmean2.get(),  mutable_data<T>(dz), partial.data(), rows_of(dout), channels, chunks.rows};
     parallel(chunks.count, chunks.rows * channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().bn_act_bwd_reduce(params, begin, end);
     });
   });
   Tensor sums = merge_sums(partial, dout, chunks.count, channels, 1, vinvstd.get());
-  Tensor sums2 = y2.has_value() ? merge_sums(partial, dout, chunks.count, channels, 2, vinvstd2.get()) : absent(sums);
+  Tensor sums2 =
+      y2.has_value() ? merge_sums(partial, dout, chunks.count, channels, 2, vinvstd2.get()) : absent(sums);
   return {dz, sums, sums2};
 }
 
@@ -57,8 +58,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_bwd_finalize(
   STD_TORCH_CHECK(
       sums.dim() == 2 && sums.size(0) == 2 && sums.size(1) == channels && sums.is_contiguous() &&
           sums.scalar_type() == ScalarType::Float,
-      op, ": `sums` must be contiguous float32 of shape (2, ", channels, "); got ", sums.numel(), " values of ",
-      torch::headeronly::toString(sums.scalar_type()));
+      op, ": `sums` must be contiguous float32 of shape (2, ", channels, "); got ", sums.numel(),
+      " values of ", torch::headeronly::toString(sums.scalar_type()));
   const ChannelVector vgamma(op, "gamma", gamma, channels), vmean(op, "mean", mean, channels);
   const ChannelVector vinvstd(op, "invstd", invstd, channels);
   Tensor dgamma = empty(sums, {channels}), dbeta = empty(sums, {channels});

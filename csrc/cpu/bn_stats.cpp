@@ -16,8 +16,13 @@ std::tuple<Tensor, Tensor, Tensor> bn_stats(const Tensor& y) {
   dispatch_element(y, [&](auto element) {
     using T = decltype(element);
     const BnStats<T> params{
-        data<T>(y), mutable_data<float>(count), mutable_data<float>(mean), mutable_data<float>(m2),
-        rows_of(y), channels, chunks.rows};
+        data<T>(y),
+        mutable_data<float>(count),
+        mutable_data<float>(mean),
+        mutable_data<float>(m2),
+        rows_of(y),
+        channels,
+        chunks.rows};
     parallel(chunks.count, chunks.rows * channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().bn_stats(params, begin, end);
     });
@@ -35,8 +40,8 @@ void check_partials(const Tensor& count, const Tensor& mean, const Tensor& m2) {
   STD_TORCH_CHECK(
       count.dim() == 1 && mean.dim() == 2 && m2.dim() == 2 && mean.size(0) == count.size(0) &&
           m2.size(0) == mean.size(0) && m2.size(1) == mean.size(1),
-      "bn_finalize: `count` must have shape (T), `mean` and `m2` (T, C); got T = ", count.numel(), ", ", mean.numel(),
-      " means and ", m2.numel(), " sums");
+      "bn_finalize: `count` must have shape (T), `mean` and `m2` (T, C); got T = ", count.numel(), ", ",
+      mean.numel(), " means and ", m2.numel(), " sums");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_finalize(
@@ -44,7 +49,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_finalize(
     const OptionalTensor& beta, double eps) {
   check_partials(count, mean, m2);
   const int64_t channels = mean.size(1);
-  const ChannelVector vgamma("bn_finalize", "gamma", gamma, channels), vbeta("bn_finalize", "beta", beta, channels);
+  const ChannelVector vgamma("bn_finalize", "gamma", gamma, channels),
+      vbeta("bn_finalize", "beta", beta, channels);
   Tensor out_mean = empty(mean, {channels}), var = empty(mean, {channels}), invstd = empty(mean, {channels});
   Tensor scale = empty(mean, {channels}), shift = empty(mean, {channels});
   kernels().bn_finalize(
@@ -84,7 +90,8 @@ void blend_any(const char* name, const Tensor& running, const float* batch, doub
       return blend<BFloat16>(running, batch, scale, momentum);
     default:
       STD_TORCH_CHECK(
-          false, "bn_update_running: `", name, "` must be float32, float64 or bfloat16 on the cpu back-end; got ",
+          false, "bn_update_running: `", name,
+          "` must be float32, float64 or bfloat16 on the cpu back-end; got ",
           torch::headeronly::toString(running.scalar_type()));
   }
 }
@@ -97,8 +104,8 @@ void bn_update_running(
   STD_TORCH_CHECK(
       running_mean.dim() == 1 && running_mean.size(0) == channels && running_var.dim() == 1 &&
           running_var.size(0) == channels,
-      op, ": `running_mean` and `running_var` must have shape (", channels, "); got ", running_mean.numel(), " and ",
-      running_var.numel(), " values");
+      op, ": `running_mean` and `running_var` must have shape (", channels, "); got ", running_mean.numel(),
+      " and ", running_var.numel(), " values");
   STD_TORCH_CHECK(
       momentum.has_value() || num_batches_tracked.has_value(), op,
       ": `num_batches_tracked` is needed for the cumulative average (momentum=None); got None");

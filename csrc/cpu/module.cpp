@@ -21,7 +21,8 @@ PyMethodDef kMethods[] = {
     {"cpu_isa", cpu_isa, METH_NOARGS, "The instruction set of the CPU kernels: portable, avx2 or avx512."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_C", "The CPU kernels.", -1, kMethods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef kModule = {
+    PyModuleDef_HEAD_INIT, "_C", "The CPU kernels.", -1, kMethods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 

@@ -40,23 +40,27 @@ float half_to_float(uint16_t half) {
 }  // namespace
 
 void check_activation(const char* op, const char* name, const Tensor& x) {
-  STD_TORCH_CHECK(x.dim() == 4, op, ": `", name, "` must have 4 dimensions (N, C, H, W); got shape ", shape_of(x));
+  STD_TORCH_CHECK(
+      x.dim() == 4, op, ": `", name, "` must have 4 dimensions (N, C, H, W); got shape ", shape_of(x));
   STD_TORCH_CHECK(
       x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16, op, ": `", name,
-      "` must be float32 or bfloat16 on the cpu back-end; got ", torch::headeronly::toString(x.scalar_type()));
+      "` must be float32 or bfloat16 on the cpu back-end; got ",
+      torch::headeronly::toString(x.scalar_type()));
   STD_TORCH_CHECK(
-      x.numel() == 0 || is_channels_last(x), op, ": `", name, "` must be channels_last; got shape ", shape_of(x),
-      " with other strides");
+      x.numel() == 0 || is_channels_last(x), op, ": `", name, "` must be channels_last; got shape ",
+      shape_of(x), " with other strides");
 }
 
 void check_like(const char* op, const char* name, const Tensor& x, const Tensor& like) {
   check_activation(op, name, x);
   STD_TORCH_CHECK(
       x.scalar_type() == like.scalar_type(), op, ": `", name, "` must be ",
-      torch::headeronly::toString(like.scalar_type()), "; got ", torch::headeronly::toString(x.scalar_type()));
+      torch::headeronly::toString(like.scalar_type()), "; got ",
+      torch::headeronly::toString(x.scalar_type()));
   for (int64_t i = 0; i < 4; ++i) {
     STD_TORCH_CHECK(
-        x.size(i) == like.size(i), op, ": `", name, "` must have shape ", shape_of(like), "; got ", shape_of(x));
+        x.size(i) == like.size(i), op, ": `", name, "` must have shape ", shape_of(like), "; got ",
+        shape_of(x));
   }
 }
 
@@ -73,8 +77,8 @@ ChannelVector::ChannelVector(const char* op, const char* name, const OptionalTen
     : kept_(vector) {
   if (!vector.has_value()) return;
   STD_TORCH_CHECK(
-      vector->dim() == 1 && vector->size(0) == channels, op, ": `", name, "` must have shape (", channels, "); got ",
-      shape_of(*vector));
+      vector->dim() == 1 && vector->size(0) == channels, op, ": `", name, "` must have shape (", channels,
+      "); got ", shape_of(*vector));
   const int64_t stride = vector->stride(0);
   const ScalarType dtype = vector->scalar_type();
   if (dtype == ScalarType::Float && (stride == 1 || channels == 1)) {
@@ -98,7 +102,8 @@ ChannelVector::ChannelVector(const char* op, const char* name, const OptionalTen
         converted_[c] = half_to_float(data<uint16_t>(*vector)[at]);
         break;
       default:
-        STD_TORCH_CHECK(false, op, ": `", name, "` must be floating; got ", torch::headeronly::toString(dtype));
+        STD_TORCH_CHECK(
+            false, op, ": `", name, "` must be floating; got ", torch::headeronly::toString(dtype));
     }
   }
   data_ = converted_.data();

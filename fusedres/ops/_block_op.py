@@ -17,7 +17,7 @@ from fusedres.ops import _residual, _residual_backward
 from fusedres.ops._residual import Block, Layer, Method, Statistics
 from fusedres.ops._shapes import Geometry, accumulate_dtype, conv_output_shape, empty_nhwc
 
-LIBRARY = torch.library.Library("fusedres", "FRAGMENT")
+LIBRARY = torch.library.Library("fusedres", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 #: Tensors a layer brings to an op: weight, gamma, beta, running mean, running variance.
 LAYER_TENSORS = 5
@@ -75,14 +75,15 @@ class BlockOp:
         for s in layers:
             weight = f"Tensor? w{s}" if s == "d" else f"Tensor w{s}"
             tensors.append(
-                f"{weight}, Tensor? gamma{s}, Tensor? beta{s}, Tensor? running_mean{s}, Tensor? running_var{s}"
+                f"{weight}, Tensor? gamma{s}, Tensor? beta{s},"
+                f" Tensor? running_mean{s}, Tensor? running_var{s}"
             )
         tensors.append("Tensor? residual")
-        LIBRARY.define(
+        LIBRARY.define(  # type: ignore[no-untyped-call]
             f"{name}({', '.join(tensors)}, float[] eps, int[] geometry, bool relu, bool batch_stats,"
             f" bool save, {_METHOD_ARGS}) -> (Tensor out, Tensor[] kept, Tensor[] statistics)"
         )
-        LIBRARY.impl(name, self._forward, "CompositeExplicitAutograd")
+        LIBRARY.impl(name, self._forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"fusedres::{name}", self._fake, lib=LIBRARY)
         torch.library.register_autograd(
             f"fusedres::{name}", self._backward, setup_context=self._setup_context, lib=LIBRARY
@@ -98,7 +99,7 @@ class BlockOp:
         eps, flat, relu, batch_stats = args[tensors + 1 : tensors + 5]
         geometries = parse_geometry(flat)
         layers = [
-            Layer(*args[1 + LAYER_TENSORS * i : 1 + LAYER_TENSORS * (i + 1)], eps[i], geometries[i])
+            Layer._make((*args[1 + LAYER_TENSORS * i : 1 + LAYER_TENSORS * (i + 1)], eps[i], geometries[i]))
             for i in range(len(geometries))
         ]
         chain, rest = layers[: self.length], layers[self.length :]
@@ -108,12 +109,16 @@ class BlockOp:
         return args[1 + LAYER_TENSORS * self.layer_count + 1 + place]
 
     def _method(self, args: Sequence[Any]) -> Method:
-        return Method(self._tail(args, _BACKEND), self._tail(args, _COMPOSITION), self._tail(args, _RECOMPUTE))
+        return Method(
+            self._tail(args, _BACKEND), self._tail(args, _COMPOSITION), self._tail(args, _RECOMPUTE)
+        )
 
     def _forward(self, *args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         x, residual, block = self._parse(args)
         save = self._tail(args, _SAVE)
-        out, kept, statistics = _residual.forward(self._method(args), block, x, self._skip(x, residual, block), save)
+        out, kept, statistics = _residual.forward(
+            self._method(args), block, x, self._skip(x, residual, block), save
+        )
         return out, kept, [t for s in statistics for t in s]
 
     def _skip(self, x: Tensor, residual: Tensor | None, block: Block) -> Tensor | None:
@@ -123,7 +128,7 @@ class BlockOp:
     def _fake(self, *args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         x, _, block = self._parse(args)
         save = self._tail(args, _SAVE)
-        shapes = []
+        shapes: list[Sequence[int]] = []
         shape: Sequence[int] = x.shape
         for layer in block.chain:
             shape = conv_output_shape(shape, layer.weight.shape, layer.geometry)
@@ -180,8 +185,8 @@ class BlockOp:
         starts = [1 + LAYER_TENSORS * i for i in range(n)]
         downsample, relu, batch_stats, own_input = ctx.flags
         dx, dresidual, dws, dgammas, dbetas = torch.ops.fusedres.residual_backward.default(
-            dout.contiguous(memory_format=torch.channels_last), x, out, weights, gammas, betas, kept, statistics,
-            ctx.geometry, downsample, relu, batch_stats, own_input and not downsample,
+            dout.contiguous(memory_format=torch.channels_last), x, out, weights, gammas, betas, kept,
+            statistics, ctx.geometry, downsample, relu, batch_stats, own_input and not downsample,
             needs[0], needs[residual_at],
             [needs[s] for s in starts], [needs[s + 1] or needs[s + 2] for s in starts],
             *ctx.method,
@@ -197,10 +202,10 @@ class BlockOp:
         return tuple(grads)
 
 
-LIBRARY.define(
-    "residual_backward(Tensor dout, Tensor x, Tensor? out, Tensor[] weights, Tensor?[] gammas, Tensor?[] betas,"
-    " Tensor[] kept, Tensor[] statistics, int[] geometry, bool downsample, bool relu, bool batch_stats,"
-    " bool identity, bool need_x, bool need_residual, bool[] need_weight, bool[] need_bn,"
+LIBRARY.define(  # type: ignore[no-untyped-call]
+    "residual_backward(Tensor dout, Tensor x, Tensor? out, Tensor[] weights, Tensor?[] gammas,"
+    " Tensor?[] betas, Tensor[] kept, Tensor[] statistics, int[] geometry, bool downsample, bool relu,"
+    " bool batch_stats, bool identity, bool need_x, bool need_residual, bool[] need_weight, bool[] need_bn,"
     f" {_METHOD_ARGS}) -> (Tensor dx, Tensor dresidual, Tensor[] dweights, Tensor[] dgammas, Tensor[] dbetas)"
 )
 
@@ -278,12 +283,15 @@ def _residual_backward_fake(
     return (
         empty_nhwc(x, x.shape) if need_x else x.new_empty(0),
         empty_nhwc(x, dout.shape) if need_residual and relu else x.new_empty(0),
-        [torch.empty_like(w) if need else w.new_empty(0) for w, need in zip(weights, need_weight, strict=True)],
+        [
+            torch.empty_like(w) if need else w.new_empty(0)
+            for w, need in zip(weights, need_weight, strict=True)
+        ],
         bn(gammas),
         bn(betas),
     )
 
 
-LIBRARY.impl("residual_backward", _residual_backward_impl, "CompositeExplicitAutograd")
-LIBRARY.impl("residual_backward", refuse_double_backward("residual_backward"), "Autograd", with_keyset=True)
+LIBRARY.impl("residual_backward", _residual_backward_impl, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+LIBRARY.impl("residual_backward", refuse_double_backward("residual_backward"), "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
 torch.library.register_fake("fusedres::residual_backward", _residual_backward_fake, lib=LIBRARY)

@@ -67,18 +67,20 @@ class DerivedCache(Generic[V]):
         self._lock = threading.Lock()
         on_forget(self.forget)
 
-    def get(self, key: Tensor, others: tuple[Tensor | None, ...], variant: object, make: Callable[[], V]) -> V:
+    def get(
+        self, key: Tensor, others: tuple[Tensor | None, ...], variant: object, make: Callable[[], V]
+    ) -> V:
         marks = fingerprint(key, *others)
         if marks is None:
             return make()
         with self._lock:
-            entry = self._entries.get(key, {}).get(variant)
+            entry = self._entries.get(key, {}).get(variant)  # type: ignore[no-untyped-call]
         if entry is not None and entry.marks == marks:
             return entry.value  # type: ignore[no-any-return]
         value = make()
         storages = tuple(t.untyped_storage() for t in (key, *others) if t is not None)
         with self._lock:
-            variants = self._entries.setdefault(key, {})
+            variants = self._entries.setdefault(key, {})  # type: ignore[no-untyped-call]
             variants.pop(variant, None)
             while len(variants) >= self._limit:
                 del variants[next(iter(variants))]
@@ -91,7 +93,7 @@ class DerivedCache(Generic[V]):
                 self._entries = WeakTensorKeyDictionary()
             else:
                 for tensor in tensors:
-                    self._entries.pop(tensor, None)
+                    self._entries.pop(tensor, None)  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -67,7 +67,9 @@ def both_or_neither(op: str, **tensors: Tensor | None) -> None:
 
 def equal_shapes(op: str, name: str, got: Sequence[int], rule: Sequence[int]) -> None:
     if tuple(got) != tuple(rule):
-        raise ValueError(f"{op}: the branch of `{name}` must have the block's output shape {tuple(rule)}; got {tuple(got)}")
+        raise ValueError(
+            f"{op}: the branch of `{name}` must have the block's output shape {tuple(rule)}; got {tuple(got)}"
+        )
 
 
 def same_dtype_device(op: str, x: Tensor, **tensors: Tensor | None) -> None:
@@ -89,7 +91,8 @@ def shape4(op: str, name: str, shape: Sequence[int]) -> tuple[int, ...]:
 def partials(op: str, count: Tensor, mean: Tensor, m2: Tensor) -> None:
     if count.dim() != 1 or mean.dim() != 2 or mean.shape[0] != count.shape[0]:
         raise ValueError(
-            f"{op}: `count` must have shape (T,) and `mean` (T, C); got {tuple(count.shape)} and {tuple(mean.shape)}"
+            f"{op}: `count` must have shape (T,) and `mean` (T, C); "
+            f"got {tuple(count.shape)} and {tuple(mean.shape)}"
         )
     shaped(op, "m2", m2, mean.shape, mean.dtype)
 
@@ -113,7 +116,10 @@ def geometry(
 ) -> Geometry:
     """Ints and pairs, as torch takes them, to a geometry."""
     return Geometry(
-        _pair(op, "stride", stride, 1), _pair(op, "padding", padding, 0), _pair(op, "dilation", dilation, 1), groups
+        _pair(op, "stride", stride, 1),
+        _pair(op, "padding", padding, 0),
+        _pair(op, "dilation", dilation, 1),
+        groups,
     )
 
 
@@ -152,7 +158,9 @@ def conv_shapes(
     """The part of :func:`conv` that needs shapes alone."""
     w_shape = tuple(w.shape) if isinstance(w, Tensor) else tuple(w)
     if len(w_shape) != 4:
-        raise ValueError(f"{op}: `{weight_name}` must have 4 dimensions (K, C / groups, R, S); got shape {w_shape}")
+        raise ValueError(
+            f"{op}: `{weight_name}` must have 4 dimensions (K, C / groups, R, S); got shape {w_shape}"
+        )
     if groups < 1 or x_shape[1] % groups or w_shape[0] % groups:
         raise ValueError(
             f"{op}: `groups` must divide the {x_shape[1]} channels of `{x_name}` and the {w_shape[0]} "

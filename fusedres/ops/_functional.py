@@ -56,7 +56,8 @@ def check_layer(op: str, name: str, layer: ConvBN, x: Tensor, training: bool) ->
         and layer.num_batches_tracked is None
     ):
         raise ValueError(
-            f"{op}: `{name}num_batches_tracked` is needed for the cumulative average (momentum=None); got None"
+            f"{op}: `{name}num_batches_tracked` is needed for the cumulative average (momentum=None); "
+            "got None"
         )
 
 
@@ -189,7 +190,8 @@ def run_block(
     )
     out, _, statistics = op(
         _checks.nhwc(x), *operands, _checks.nhwc(residual), [layer.eps for _, layer, _ in every],
-        flat_geometry([g for _, _, g in every]), relu, batch[0], save, backend, chosen, MEMORY.get() == "recompute",
+        flat_geometry([g for _, _, g in every]), relu, batch[0], save, backend, chosen,
+        MEMORY.get() == "recompute",
     )  # fmt: skip
     if training:
         output_shapes = [*shapes[1:], *([shapes[-1]] if downsample is not None else [])]

@@ -50,13 +50,13 @@ def define_backend(backend: str) -> torch.library.Library:
     gradients live on the block ops (``fusedres::conv_bn_act``, ``::basic_block``, ...).
     """
     namespace = namespace_of(backend)
-    lib = torch.library.Library(namespace, "FRAGMENT")
+    lib = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
     for op in KERNEL_OPS.values():
-        lib.define(op.name + op.schema)
+        lib.define(op.name + op.schema)  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"{namespace}::{op.name}", op.fake, lib=lib)
-        lib.impl(op.name, _refuse_gradient(namespace, op.name), "Autograd", with_keyset=True)
+        lib.impl(op.name, _refuse_gradient(namespace, op.name), "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
         if "!" in op.schema:
-            lib.impl(op.name, _count_writes(namespace, op.name), "ADInplaceOrView", with_keyset=True)
+            lib.impl(op.name, _count_writes(namespace, op.name), "ADInplaceOrView", with_keyset=True)  # type: ignore[no-untyped-call]
     return lib
 
 

@@ -73,14 +73,18 @@ class Block(NamedTuple):
 def recomputes_last(method: Method, block: Block) -> bool:
     """``memory("recompute")`` drops a bottleneck's last y: its 1×1 convolution is the cheap one."""
     last = block.chain[-1]
-    return method.recompute and block.batch_stats and len(block.chain) == 3 and last.weight.shape[2:] == (1, 1)
+    return (
+        method.recompute and block.batch_stats and len(block.chain) == 3 and last.weight.shape[2:] == (1, 1)
+    )
 
 
 # --- convolutions under each composition -------------------------------------------------------------
 
 
 def library_conv(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
-    y: Tensor = torch.ops.aten.convolution.default(x, w, None, g.stride, g.padding, g.dilation, False, (0, 0), g.groups)
+    y: Tensor = torch.ops.aten.convolution.default(
+        x, w, None, g.stride, g.padding, g.dilation, False, (0, 0), g.groups
+    )
     return y.contiguous(memory_format=torch.channels_last)
 
 
@@ -174,11 +178,15 @@ def _forward_frozen(
     if block.downsample is not None:
         residual = fused(x, block.downsample.weight, *affines[-1], None, False, *block.downsample.geometry)
     last = len(block.chain) - 1
-    out = fused(z, block.chain[last].weight, *affines[last], residual, block.relu, *block.chain[last].geometry)
+    out = fused(
+        z, block.chain[last].weight, *affines[last], residual, block.relu, *block.chain[last].geometry
+    )
     return out, kept if save else [], statistics
 
 
-def _bottleneck_infer(method: Method, block: Block, x: Tensor, affines: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _bottleneck_infer(
+    method: Method, block: Block, x: Tensor, affines: list[tuple[Tensor, Tensor]]
+) -> Tensor:
     operands: list[Tensor | None] = []
     for layer, affine in zip(block.layers, affines, strict=True):
         operands += [layer.weight, *affine]

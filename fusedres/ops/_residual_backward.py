@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -14,11 +15,13 @@ from fusedres.ops._residual import (
     Method,
     Statistics,
     activate,
-    conv_batch_stats,
     library_conv,
     library_conv_backward,
     recomputes_last,
 )
+
+#: p, q and r: a layer's dy = p·dz + q·y + r.
+Coefficients: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class _Backward:
         self.grads = Gradients()
         self.skip = len(block.chain)  # the downsample's place in lists of layers
 
-    def kernel(self, name: str):  # type: ignore[no-untyped-def]
+    def kernel(self, name: str) -> Any:
         return kernel(self.method.backend, name)
 
     def keep_bn(self, i: int, layer: Layer, dgamma: Tensor, dbeta: Tensor) -> None:
@@ -112,7 +115,7 @@ class _BatchStats(_Backward):
             skip_stats.mean if skip_stats else None,
             skip_stats.invstd if skip_stats else None,
         )
-        if not (self.block.relu):
+        if not self.block.relu:
             dz = dout
         join = dz
         if self.needs.residual and self.block.relu:
@@ -143,7 +146,7 @@ class _BatchStats(_Backward):
             ys.insert(end, y)
         return ys
 
-    def _finalize(self, i: int, sums: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _finalize(self, i: int, sums: Tensor, y: Tensor) -> Coefficients:
         layer, stats = self.block.layers[i], self.saved.statistics[i]
         values = y.shape[0] * y.shape[2] * y.shape[3]
         dgamma, dbeta, p, q, r = self.kernel("bn_bwd_finalize")(
@@ -152,35 +155,57 @@ class _BatchStats(_Backward):
         self.keep_bn(i, layer, dgamma, dbeta)
         return p, q, r
 
-    def _walk_mainloop(self, ys, dz, join, coefficients, skip_coefficients) -> None:  # type: ignore[no-untyped-def]
+    def _walk_mainloop(
+        self,
+        ys: list[Tensor],
+        dz: Tensor,
+        join: Tensor,
+        coefficients: Coefficients,
+        skip_coefficients: Coefficients | None,
+    ) -> None:
         """dy is formed as it is loaded; masks and sums come out of dgrad's epilogue."""
         x, needs, statistics = self.saved.x, self.needs, self.saved.statistics
         add = join if self.identity else None
         for i in reversed(range(len(self.block.chain))):
             layer = self.block.chain[i]
-            source, affine = (ys[i - 1], statistics[i - 1].affine) if i else (x, (None, None))
+            source = ys[i - 1] if i else x
+            affine = statistics[i - 1].affine if i else (None, None)
             if needs.weight[i]:
                 self.grads.weight[i] = self.kernel("conv_wgrad")(
                     source, dz, *affine, ys[i], *coefficients, layer.weight.shape, *layer.geometry
                 )
             if not needs.before(i):
                 break
-            prev = (None,) * 5
+            prev: tuple[Tensor | None, ...] = (None,) * 5
             if i:
                 before = statistics[i - 1]
                 prev = (ys[i - 1], *before.affine, before.mean, before.invstd)
             dz, sums = self.kernel("conv_dgrad")(
-                dz, layer.weight, ys[i], *coefficients, None if i else add, *prev, source.shape, *layer.geometry
+                dz,
+                layer.weight,
+                ys[i],
+                *coefficients,
+                None if i else add,
+                *prev,
+                source.shape,
+                *layer.geometry,
             )
             if i:
                 coefficients = self._finalize(i - 1, sums, ys[i - 1])
             else:
                 self.grads.x = dz
-        if skip_coefficients is not None:
+        if self.block.downsample is not None and skip_coefficients is not None:
             layer = self.block.downsample
             if needs.weight[self.skip]:
                 self.grads.weight[self.skip] = self.kernel("conv_wgrad")(
-                    x, join, None, None, ys[self.skip], *skip_coefficients, layer.weight.shape, *layer.geometry
+                    x,
+                    join,
+                    None,
+                    None,
+                    ys[self.skip],
+                    *skip_coefficients,
+                    layer.weight.shape,
+                    *layer.geometry,
                 )
             if needs.x:
                 self.grads.x, _ = self.kernel("conv_dgrad")(
@@ -188,19 +213,29 @@ class _BatchStats(_Backward):
                     x.shape, *layer.geometry,
                 )  # fmt: skip
 
-    def _walk_materialised(self, ys, dz, join, coefficients, skip_coefficients) -> None:  # type: ignore[no-untyped-def]
+    def _walk_materialised(
+        self,
+        ys: list[Tensor],
+        dz: Tensor,
+        join: Tensor,
+        coefficients: Coefficients,
+        skip_coefficients: Coefficients | None,
+    ) -> None:
         """dy is written out, the activated copies are formed again, one plain dgrad and wgrad a layer."""
         x, needs, statistics = self.saved.x, self.needs, self.saved.statistics
         end = len(self.block.chain) - 1
-        y_skip = ys[self.skip] if skip_coefficients is not None else None
-        dy_skip = None
+        skip = self.block.downsample
+        second: tuple[Tensor | None, ...] = (None,) * 4
+        if skip_coefficients is not None:
+            second = (ys[self.skip], *skip_coefficients)
+        dy_skip: Tensor | None = None
         for i in reversed(range(end + 1)):
             layer = self.block.chain[i]
-            if not (needs.weight[i] or needs.before(i) or (i == end and y_skip is not None)):
+            if not (needs.weight[i] or needs.before(i) or (i == end and skip is not None)):
                 break
-            second = (y_skip, *skip_coefficients) if i == end and y_skip is not None else (None,) * 4
-            dy, dy_second = self.kernel("bn_act_bwd_apply")(dz, ys[i], *coefficients, *second)
-            dy_skip = dy_second if i == end else dy_skip
+            branch = second if i == end else (None,) * 4
+            dy, dy_branch = self.kernel("bn_act_bwd_apply")(dz, ys[i], *coefficients, *branch)
+            dy_skip = dy_branch if i == end else dy_skip
             source = activate(self.method, ys[i - 1], statistics[i - 1].affine) if i else x
             add = join if self.identity and i == 0 else None
             dx = self._conv_backward(i, layer, dy, source, add, needs.before(i))
@@ -214,13 +249,13 @@ class _BatchStats(_Backward):
                 coefficients = self._finalize(i - 1, sums, ys[i - 1])
             else:
                 self.grads.x = dx
-        if y_skip is not None:
-            dx = self._conv_backward(self.skip, self.block.downsample, dy_skip, x, self.grads.x, needs.x)
+        if skip is not None and dy_skip is not None:
+            dx = self._conv_backward(self.skip, skip, dy_skip, x, self.grads.x, needs.x)
             self.grads.x = dx if needs.x else None
 
     def _conv_backward(
-        self, i: int, layer, dy: Tensor, source: Tensor, add: Tensor | None, need_dx: bool
-    ) -> Tensor | None:  # type: ignore[no-untyped-def]
+        self, i: int, layer: Layer, dy: Tensor, source: Tensor, add: Tensor | None, need_dx: bool
+    ) -> Tensor | None:
         """The weight's gradient, kept; and dgrad + ``add``, returned."""
         need_dw = self.needs.weight[i]
         if not (need_dx or need_dw):

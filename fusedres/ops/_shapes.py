@@ -26,7 +26,9 @@ def pair(value: int | Sequence[int]) -> tuple[int, int]:
     return h, w
 
 
-def conv_output_shape(x_shape: Sequence[int], w_shape: Sequence[int], g: Geometry) -> tuple[int, int, int, int]:
+def conv_output_shape(
+    x_shape: Sequence[int], w_shape: Sequence[int], g: Geometry
+) -> tuple[int, int, int, int]:
     """(N, K, P, Q) of a convolution of ``x`` (N, C, H, W) with ``w`` (K, C / groups, R, S)."""
     spatial = [
         (x_shape[2 + i] + 2 * g.padding[i] - g.dilation[i] * (w_shape[2 + i] - 1) - 1) // g.stride[i] + 1

@@ -37,7 +37,9 @@ def affine_act_maxpool_bwd_fake(
     return empty_nhwc(y, y.shape), sums
 
 
-def affine_act_maxpool(y: Tensor, s: Tensor, t: Tensor, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
+def affine_act_maxpool(
+    y: Tensor, s: Tensor, t: Tensor, *, backend: str | None = None
+) -> tuple[Tensor, Tensor]:
     """``maxpool(relu(y * s + t))`` with a 3 × 3 window, stride 2, padding 1.
 
     Values are rounded to ``y``'s dtype before they are compared, as when the activation is written out.

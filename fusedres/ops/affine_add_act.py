@@ -45,7 +45,9 @@ def affine_add_act(
     _checks.like("affine_add_act", "b", b, a.shape, a)
     _checks.both_or_neither("affine_add_act", sb=sb, tb=tb)
     if b is None and sb is not None:
-        raise ValueError("affine_add_act: `sb` and `tb` are the affine of `b`, which must then be given; got b=None")
+        raise ValueError(
+            "affine_add_act: `sb` and `tb` are the affine of `b`, which must then be given; got b=None"
+        )
     for name, vector in (("sa", sa), ("ta", ta), ("sb", sb), ("tb", tb)):
         _checks.channel_vector("affine_add_act", name, vector, a.shape[1], a)
     run = kernel(resolve_backend(a, backend), "affine_add_act")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fusedres.ops import _checks
 from fusedres.ops._block_op import BlockOp
 from fusedres.ops._functional import ConvBN, run_block
-from fusedres.ops._shapes import Geometry, pair
+from fusedres.ops._shapes import Geometry
 
 _OP = BlockOp("basic_block", 2, downsample=True, residual=False)
 
@@ -37,7 +38,7 @@ def basic_block(
     Raises:
         ValueError, TypeError: an argument that does not fit, named with the rule and what was given.
     """
-    step = pair(stride)
+    step = _checks.geometry("basic_block", stride, 1, 1, 1).stride
     geometries = [Geometry(step, (1, 1)), Geometry(padding=(1, 1))]
     return run_block(
         _OP, x, [conv1, conv2], geometries, downsample, Geometry(step), None,

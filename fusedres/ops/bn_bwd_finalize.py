@@ -48,4 +48,4 @@ def bn_bwd_finalize(
     _checks.channel_vector(op, "gamma", gamma, channels, mean)
     _checks.channel_vector(op, "invstd", invstd, channels, mean)
     run = kernel(resolve_backend(sums, backend), op)
-    return tuple(run(sums.contiguous(), gamma, mean, invstd, n, frozen))  # type: ignore[return-value]
+    return tuple(run(sums.contiguous(), gamma, mean, invstd, n, frozen))

@@ -49,4 +49,4 @@ def bn_finalize(
     _checks.channel_vector("bn_finalize", "beta", beta, channels, mean)
     run = kernel(resolve_backend(mean, backend), "bn_finalize")
     tiles = count.contiguous(), mean.contiguous(), m2.contiguous()
-    return tuple(run(*tiles, gamma, beta, eps))  # type: ignore[return-value]
+    return tuple(run(*tiles, gamma, beta, eps))

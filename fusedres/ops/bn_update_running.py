@@ -48,7 +48,8 @@ def bn_update_running(
     """
     if momentum is None and num_batches_tracked is None:
         raise ValueError(
-            "bn_update_running: `num_batches_tracked` is needed for the cumulative average (momentum=None); got None"
+            "bn_update_running: `num_batches_tracked` is needed for the cumulative average (momentum=None); "
+            "got None"
         )
     for name, tensor in (("running_mean", running_mean), ("running_var", running_var), ("var", var)):
         _checks.channel_vector("bn_update_running", name, tensor, mean.shape[0], mean)

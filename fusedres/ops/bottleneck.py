@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fusedres.ops import _checks
 from fusedres.ops._block_op import BlockOp
 from fusedres.ops._functional import ConvBN, run_block
-from fusedres.ops._shapes import Geometry, pair
+from fusedres.ops._shapes import Geometry
 from fusedres.ops.bottleneck_infer import middle_geometry
 
 _OP = BlockOp("bottleneck", 3, downsample=True, residual=False)
@@ -44,8 +45,9 @@ def bottleneck(
     Raises:
         ValueError, TypeError: an argument that does not fit, named with the rule and what was given.
     """
-    step = pair(stride)
-    geometries = [Geometry(), middle_geometry(step, pair(dilation), groups), Geometry()]
+    middle = _checks.geometry("bottleneck", stride, 1, dilation, groups)
+    step = middle.stride
+    geometries = [Geometry(), middle_geometry(step, middle.dilation, groups), Geometry()]
     return run_block(
         _OP, x, [conv1, conv2, conv3], geometries, downsample, Geometry(step), None,
         relu=True, training=training, composition=composition,

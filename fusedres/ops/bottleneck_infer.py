@@ -20,8 +20,9 @@ def middle_geometry(stride: Sequence[int], dilation: Sequence[int], groups: int)
 
 @kernel_op(
     "bottleneck_infer",
-    "(Tensor x, Tensor w1, Tensor s1, Tensor t1, Tensor w2, Tensor s2, Tensor t2, Tensor w3, Tensor s3, Tensor t3,"
-    " Tensor? wd, Tensor? sd, Tensor? td, SymInt[2] stride, SymInt[2] dilation, SymInt groups) -> Tensor",
+    "(Tensor x, Tensor w1, Tensor s1, Tensor t1, Tensor w2, Tensor s2, Tensor t2, Tensor w3, Tensor s3,"
+    " Tensor t3, Tensor? wd, Tensor? sd, Tensor? td, SymInt[2] stride, SymInt[2] dilation, SymInt groups)"
+    " -> Tensor",
 )
 def bottleneck_infer_fake(
     x: Tensor,
@@ -93,11 +94,31 @@ def bottleneck_infer(
     else:
         _checks.equal_shapes(op, "x", x.shape, out_shape)
     _checks.same_dtype_device(op, x, w1=w1, w2=w2, w3=w3, wd=wd)
-    for name, vector, w in (("1", (s1, t1), w1), ("2", (s2, t2), w2), ("3", (s3, t3), w3), ("d", (sd, td), w3)):
+    for name, vector, w in (
+        ("1", (s1, t1), w1),
+        ("2", (s2, t2), w2),
+        ("3", (s3, t3), w3),
+        ("d", (sd, td), w3),
+    ):
         _checks.channel_vector(op, "s" + name, vector[0], w.shape[0], x)
         _checks.channel_vector(op, "t" + name, vector[1], w.shape[0], x)
     run = kernel(resolve_backend(x, backend), op)
     out: Tensor = run(
-        _checks.nhwc(x), w1, s1, t1, w2, s2, t2, w3, s3, t3, wd, sd, td, middle.stride, middle.dilation, groups
+        _checks.nhwc(x),
+        w1,
+        s1,
+        t1,
+        w2,
+        s2,
+        t2,
+        w3,
+        s3,
+        t3,
+        wd,
+        sd,
+        td,
+        middle.stride,
+        middle.dilation,
+        groups,
     )
     return out

@@ -68,4 +68,5 @@ def conv_affine_act(
     _checks.channel_vector("conv_affine_act", "shift", shift, out_shape[1], x)
     _checks.like("conv_affine_act", "residual", residual, out_shape, x)
     run = kernel(resolve_backend(x, backend), "conv_affine_act")
-    return run(_checks.nhwc(x), w, scale, shift, _checks.nhwc(residual), relu, *g)
+    out: Tensor = run(_checks.nhwc(x), w, scale, shift, _checks.nhwc(residual), relu, *g)
+    return out

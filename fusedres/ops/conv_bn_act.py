@@ -58,5 +58,14 @@ def conv_bn_act(
     geometry = _checks.geometry("conv_bn_act", stride, padding, dilation, groups)
     layer = ConvBN(weight, bn_weight, bn_bias, running_mean, running_var, num_batches_tracked, momentum, eps)
     return run_block(
-        _OP, x, [layer], [geometry], None, None, residual, relu=act == "relu", training=training, composition=None
+        _OP,
+        x,
+        [layer],
+        [geometry],
+        None,
+        None,
+        residual,
+        relu=act == "relu",
+        training=training,
+        composition=None,
     )

@@ -34,12 +34,12 @@ from fusedres.ops._residual import (
 from fusedres.ops._shapes import Geometry, absent, accumulate_dtype, conv_output_shape, empty_nhwc
 from fusedres.ops.affine_act_maxpool import pooled_shape
 
-LIBRARY.define(
-    "stem(Tensor x, Tensor w, Tensor? gamma, Tensor? beta, Tensor? running_mean, Tensor? running_var, float eps,"
-    " int[] geometry, bool batch_stats, bool save, str backend, str composition)"
+LIBRARY.define(  # type: ignore[no-untyped-call]
+    "stem(Tensor x, Tensor w, Tensor? gamma, Tensor? beta, Tensor? running_mean, Tensor? running_var,"
+    " float eps, int[] geometry, bool batch_stats, bool save, str backend, str composition)"
     " -> (Tensor out, Tensor[] kept, Tensor[] statistics)"
 )
-LIBRARY.define(
+LIBRARY.define(  # type: ignore[no-untyped-call]
     "stem_backward(Tensor dout, Tensor x, Tensor w, Tensor? gamma, Tensor? beta, Tensor y, Tensor index,"
     " Tensor[] statistics, int[] geometry, bool batch_stats, bool need_x, bool need_weight, bool need_bn,"
     " str backend, str composition) -> (Tensor dx, Tensor dw, Tensor dgamma, Tensor dbeta)"
@@ -173,11 +173,11 @@ def _backward_fake(
     )
 
 
-LIBRARY.impl("stem", _forward, "CompositeExplicitAutograd")
+LIBRARY.impl("stem", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("fusedres::stem", _fake, lib=LIBRARY)
 torch.library.register_autograd("fusedres::stem", _autograd, setup_context=_setup_context, lib=LIBRARY)
-LIBRARY.impl("stem_backward", _backward, "CompositeExplicitAutograd")
-LIBRARY.impl("stem_backward", refuse_double_backward("stem_backward"), "Autograd", with_keyset=True)
+LIBRARY.impl("stem_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+LIBRARY.impl("stem_backward", refuse_double_backward("stem_backward"), "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
 torch.library.register_fake("fusedres::stem_backward", _backward_fake, lib=LIBRARY)
 
 

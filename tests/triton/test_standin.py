@@ -1,4 +1,4 @@
-"""A block's training step and inference on the stand-in `cuda` device: launcher and arguments included."""
+"""A block's forward, backward and inference on the stand-in `cuda` device, launcher and arguments too."""
 
 from __future__ import annotations
 

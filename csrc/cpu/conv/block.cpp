@@ -20,8 +20,9 @@ class BlockTask {
     }
     convs_ = tasks_.size();
     if (block.downsample.packed != nullptr)
-      tasks_.emplace_back(block.downsample.packed, Epilogue{block.downsample.scale, block.downsample.shift, false}, in,
-                          threads);
+      tasks_.emplace_back(
+          block.downsample.packed, Epilogue{block.downsample.scale, block.downsample.shift, false}, in,
+          threads);
   }
 
   int64_t memory_bytes() const {
@@ -52,7 +53,8 @@ class BlockTask {
     });
     for (size_t i = 0; i < tasks_.size(); ++i) {
       const ConvTask& task = tasks_[(i + convs_) % tasks_.size()];
-      for (int64_t phase = 0; phase < task.phases(); ++phase) each([&](int64_t part) { task.run(phase, part); });
+      for (int64_t phase = 0; phase < task.phases(); ++phase)
+        each([&](int64_t part) { task.run(phase, part); });
     }
   }
 
@@ -74,12 +76,14 @@ int64_t images_at_once(const Block& block, const Map& in) {
 
 }  // namespace
 
-void run_conv(const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
-              Team& team) {
+void run_conv(
+    const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
+    Team& team) {
   ConvTask task(packed, epilogue, in, team.size);
   task.place(scratch_memory(task.memory_bytes()));
   task.write(out, residual);
-  for (int64_t phase = 0; phase < task.phases(); ++phase) team.each([&](int64_t part) { task.run(phase, part); });
+  for (int64_t phase = 0; phase < task.phases(); ++phase)
+    team.each([&](int64_t part) { task.run(phase, part); });
 }
 
 void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
@@ -88,7 +92,8 @@ void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
   if (team.size > 1 && alone > 0) {
     const int64_t each = alone / team.size;
     const int64_t chunk = std::min(each, images_at_once(block, in));
-    const int64_t bytes = BlockTask(block, in.from_image(0, chunk), out.from_image(0, chunk), 1).memory_bytes();
+    const int64_t bytes =
+        BlockTask(block, in.from_image(0, chunk), out.from_image(0, chunk), 1).memory_bytes();
     char* memory = scratch_memory(bytes * team.size);
     team.each([&](int64_t part) {
       for (int64_t first = part * each; first < (part + 1) * each; first += chunk) {

@@ -15,7 +15,7 @@ struct BlockConv {
 };
 
 struct Block {
-  BlockConv convs[3];      // in order; the third is absent in a basic block
+  BlockConv convs[3];  // in order; the third is absent in a basic block
   BlockConv downsample;
 };
 
@@ -35,8 +35,9 @@ class Team {
 };
 
 // relu?(conv(in) * scale + shift + residual?); residual.data may be null.
-void run_conv(const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
-              Team& team);
+void run_conv(
+    const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
+    Team& team);
 
 // `in` and `out` are dense and do not overlap.
 void run_block(const Block& block, const Map& in, const Map& out, Team& team);

@@ -1,5 +1,5 @@
-// The engine's ops: fusedres_cpu::conv_engine_runs, conv_pack, conv_packed, block_packed. Their schemas stand in
-// fusedres/backends/cpu/engine.py.
+// The engine's ops: fusedres_cpu::conv_engine_runs, conv_pack, conv_packed, block_packed. Their schemas stand
+// in fusedres/backends/cpu/engine.py.
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -37,10 +37,13 @@ const PackedHeader& checked_header(const char* op, const char* name, const Tenso
     fail(std::string(op) + ": `" + name + "` must be a uint8 tensor made by conv_pack");
   const PackedHeader& header = packed_header(packed.data_ptr());
   if (header.magic != PackedHeader::kMagic || header.bytes != packed.numel())
-    fail(std::string(op) + ": `" + name + "` must be a tensor made by conv_pack, unchanged; got " +
-         std::to_string(packed.numel()) + " other bytes");
+    fail(
+        std::string(op) + ": `" + name + "` must be a tensor made by conv_pack, unchanged; got " +
+        std::to_string(packed.numel()) + " other bytes");
   if (!can_run(static_cast<Algorithm>(header.algorithm)))
-    fail(std::string(op) + ": `" + name + "` was packed for an instruction set that this process does not use");
+    fail(
+        std::string(op) + ": `" + name +
+        "` was packed for an instruction set that this process does not use");
   return header;
 }
 
@@ -53,8 +56,9 @@ void check_input(const char* op, const PackedHeader& header, const Tensor& x) {
 
 void check_channels(const char* op, const char* name, const PackedHeader& header, int64_t channels) {
   if (header.filter.in_channels != channels)
-    fail(std::string(op) + ": `" + name + "` was packed for " + std::to_string(header.filter.in_channels) +
-         " input channels; got " + std::to_string(channels));
+    fail(
+        std::string(op) + ": `" + name + "` was packed for " + std::to_string(header.filter.in_channels) +
+        " input channels; got " + std::to_string(channels));
 }
 
 // Scale and shift with the last panel filled up, so that kernels read whole vectors.
@@ -69,8 +73,9 @@ class PaddedAffine {
   const float* shift() const { return values_.data() + padded_; }
 
  private:
-  static void copy(const char* op, const char* name, const OptionalTensor& vector, int64_t channels, float absent,
-                   float* to) {
+  static void copy(
+      const char* op, const char* name, const OptionalTensor& vector, int64_t channels, float absent,
+      float* to) {
     const cpu::ChannelVector values(op, name, vector, channels);
     for (int64_t k = 0; k < channels; ++k) to[k] = values.get() != nullptr ? values.get()[k] : absent;
   }
@@ -88,21 +93,24 @@ bool conv_engine_runs(int64_t algorithm) {
 }
 
 // The header of `w` packed for `algorithm`; throws where the algorithm does not take it.
-PackedHeader header_for(const char* op, const Tensor& w, const std::vector<int64_t>& stride,
-                        const std::vector<int64_t>& padding, int64_t algorithm) {
+PackedHeader header_for(
+    const char* op, const Tensor& w, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+    int64_t algorithm) {
   if (!conv_engine_runs(algorithm))
     fail(std::string(op) + ": this process cannot run algorithm " + std::to_string(algorithm));
   const auto chosen = static_cast<Algorithm>(algorithm);
   const bool bf16 = data_type(chosen) == DataType::kBFloat16;
   if (w.dim() != 4 || w.scalar_type() != (bf16 ? ScalarType::BFloat16 : ScalarType::Float))
     fail(std::string(op) + ": `w` must have 4 dimensions (K, C, R, S) and the algorithm's dtype");
-  const Filter filter{w.size(0), w.size(1), w.size(2), w.size(3), stride[0], stride[1], padding[0], padding[1]};
+  const Filter filter{w.size(0), w.size(1), w.size(2),  w.size(3),
+                      stride[0], stride[1], padding[0], padding[1]};
   if (chosen == Algorithm::kWinogradF32 &&
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1))
     fail(std::string(op) + ": Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
   if (filter.rows * filter.cols > kMostTaps)
-    fail(std::string(op) + ": a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +
-         std::to_string(filter.rows * filter.cols));
+    fail(
+        std::string(op) + ": a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +
+        std::to_string(filter.rows * filter.cols));
   return make_header(chosen, filter);
 }
 
@@ -110,11 +118,13 @@ void pack_into(const PackedHeader& header, const Tensor& w, void* packed) {
   const int64_t strides[4] = {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
   write_header(header, packed);
   torch::stable::parallel_for(0, header.filter.panels(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel) pack_panel(header, w.data_ptr(), strides, panel, packed);
+    for (int64_t panel = begin; panel < end; ++panel)
+      pack_panel(header, w.data_ptr(), strides, panel, packed);
   });
 }
 
-Tensor conv_pack(const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm) {
+Tensor conv_pack(
+    const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm) {
   const PackedHeader header = header_for("conv_pack", w, stride, padding, algorithm);
   Tensor packed = cpu::empty(w, {header.bytes}, ScalarType::Byte);
   // 100 MB of a ResNet-50's weights pass through the TLB in each forward.
@@ -130,8 +140,9 @@ Tensor new_output(const Tensor& x, int64_t channels, int64_t height, int64_t wid
   return out;
 }
 
-Tensor convolve(const char* op, const PackedHeader& header, const Tensor& x, const void* packed,
-                const OptionalTensor& scale, const OptionalTensor& shift, const OptionalTensor& residual, bool relu) {
+Tensor convolve(
+    const char* op, const PackedHeader& header, const Tensor& x, const void* packed,
+    const OptionalTensor& scale, const OptionalTensor& shift, const OptionalTensor& residual, bool relu) {
   check_input(op, header, x);
   check_channels(op, "packed", header, x.size(1));
   const Filter& filter = header.filter;
@@ -140,21 +151,24 @@ Tensor convolve(const char* op, const PackedHeader& header, const Tensor& x, con
   if (out.numel() == 0) return out;
   const PaddedAffine affine(op, scale, shift, filter.out_channels);
   TorchTeam team;
-  run_conv(packed, Epilogue{affine.scale(), affine.shift(), relu}, map_of(x),
-           residual.has_value() ? map_of(*residual) : Map{}, map_of(out), team);
+  run_conv(
+      packed, Epilogue{affine.scale(), affine.shift(), relu}, map_of(x),
+      residual.has_value() ? map_of(*residual) : Map{}, map_of(out), team);
   return out;
 }
 
-Tensor conv_packed(const Tensor& x, const Tensor& packed, OptionalTensor scale, OptionalTensor shift,
-                   OptionalTensor residual, bool relu) {
+Tensor conv_packed(
+    const Tensor& x, const Tensor& packed, OptionalTensor scale, OptionalTensor shift,
+    OptionalTensor residual, bool relu) {
   const PackedHeader& header = checked_header("conv_packed", "packed", packed);
   return convolve("conv_packed", header, x, packed.data_ptr(), scale, shift, residual, relu);
 }
 
-// conv(x, w) + residual with weights packed for this call alone, in memory that is used again: a training step
-// packs 100 MB of them, which malloc would give back and the kernel clear each time.
-Tensor conv_once(const Tensor& x, const Tensor& w, OptionalTensor residual, std::vector<int64_t> stride,
-                 std::vector<int64_t> padding, int64_t algorithm) {
+// conv(x, w) + residual with weights packed for this call alone, in memory that is used again: a training
+// step packs 100 MB of them, which malloc would give back and the kernel clear each time.
+Tensor conv_once(
+    const Tensor& x, const Tensor& w, OptionalTensor residual, std::vector<int64_t> stride,
+    std::vector<int64_t> padding, int64_t algorithm) {
   const PackedHeader header = header_for("conv_once", w, stride, padding, algorithm);
   char* packed = scratch_memory(header.bytes, Scratch::kWeights);
   pack_into(header, w, packed);
@@ -162,12 +176,15 @@ Tensor conv_once(const Tensor& x, const Tensor& w, OptionalTensor residual, std:
 }
 
 // convs: 2 or 3 in order, then the downsample if there is one. scales and shifts go with them.
-Tensor block_packed(const Tensor& x, std::vector<Tensor> packed, std::vector<Tensor> scales,
-                    std::vector<Tensor> shifts, bool downsample) {
+Tensor block_packed(
+    const Tensor& x, std::vector<Tensor> packed, std::vector<Tensor> scales, std::vector<Tensor> shifts,
+    bool downsample) {
   constexpr const char* kOp = "block_packed";
   const int64_t count = static_cast<int64_t>(packed.size()), convs = count - (downsample ? 1 : 0);
   if (convs < 2 || convs > 3 || scales.size() != packed.size() || shifts.size() != packed.size())
-    fail("block_packed: needs 2 or 3 convolutions, and as many scales and shifts; got " + std::to_string(convs));
+    fail(
+        "block_packed: needs 2 or 3 convolutions, and as many scales and shifts; got " +
+        std::to_string(convs));
   Block block;
   std::vector<PaddedAffine> affines;
   affines.reserve(count);
@@ -178,7 +195,8 @@ Tensor block_packed(const Tensor& x, std::vector<Tensor> packed, std::vector<Ten
     check_input(kOp, header, x);
     check_channels(kOp, "packed", header, branch ? x.size(1) : channels);
     affines.emplace_back(kOp, scales[i], shifts[i], header.filter.out_channels);
-    (branch ? block.downsample : block.convs[i]) = {packed[i].data_ptr(), affines[i].scale(), affines[i].shift()};
+    (branch ? block.downsample : block.convs[i]) = {
+        packed[i].data_ptr(), affines[i].scale(), affines[i].shift()};
     if (branch) break;
     channels = header.filter.out_channels;
     height = header.filter.out_height(height);

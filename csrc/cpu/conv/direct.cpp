@@ -56,8 +56,8 @@ struct Taps {
     const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
     const int64_t channels = packed_channels(header);
     // Where pixels touch, the columns of a filter's row are one run: fewer, longer taps.
-    const bool merged = conv.in.pixel == channels * element &&
-                        (merges_columns(header) || conv.tiles->input_group == 1);
+    const bool merged =
+        conv.in.pixel == channels * element && (merges_columns(header) || conv.tiles->input_group == 1);
     const int64_t cols = merged ? 1 : filter.cols;
     run = merged ? filter.cols * channels : channels;
     for (int64_t r = 0; r < filter.rows; ++r)
@@ -75,8 +75,9 @@ Weights first_weights(const void* next, int64_t part, int64_t parts) {
   if (next == nullptr) return {nullptr, 0};
   const PackedHeader& header = packed_header(next);
   const int64_t bytes = panel_bytes(header);
-  return {packed_data(next) + share(header.filter.panels(), part, parts).begin * bytes,
-          std::min<int64_t>(bytes, 128 * 1024)};
+  return {
+      packed_data(next) + share(header.filter.panels(), part, parts).begin * bytes,
+      std::min<int64_t>(bytes, 128 * 1024)};
 }
 
 }  // namespace
@@ -92,7 +93,8 @@ void DirectConv::run(int64_t part, int64_t parts) const {
   // Each thread reads all inputs and some weights, or some inputs and all weights: whichever is less.
   const int64_t tile_count = ceil_div(segments.count(), 2);
   const int64_t input_bytes = in.images * in.image;
-  const bool split_panels = panels >= parts && (weights_of_panel * panels > input_bytes || tile_count < 4 * parts);
+  const bool split_panels =
+      panels >= parts && (weights_of_panel * panels > input_bytes || tile_count < 4 * parts);
   const Range own_tiles = split_panels ? Range{0, tile_count} : share(tile_count, part, parts);
   const Range own_panels = split_panels ? share(panels, part, parts) : Range{0, panels};
 
@@ -111,8 +113,8 @@ void DirectConv::run(int64_t part, int64_t parts) const {
   const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;
   const int64_t written = 2 * segments.length * out.pixel * (residual.data != nullptr ? 2 : 1);
   const bool small = (own_panels.end - own_panels.begin) * weights_of_panel <= kSmallWeights;
-  const int64_t block = std::clamp<int64_t>(small ? kSmallBlock / (tile_bytes + written) : kLargeBlock / tile_bytes,
-                                            1, kBlockTiles);
+  const int64_t block = std::clamp<int64_t>(
+      small ? kSmallBlock / (tile_bytes + written) : kLargeBlock / tile_bytes, 1, kBlockTiles);
   Tile list[kBlockTiles];
   for (int64_t from = own_tiles.begin; from < own_tiles.end; from += block) {
     const int64_t in_block = std::min(block, own_tiles.end - from);

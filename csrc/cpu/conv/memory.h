@@ -9,8 +9,8 @@ namespace fusedres::conv {
 enum class Scratch { kRun, kWeights };
 
 // At least `bytes`, aligned to 64, valid until this thread's next call for the same use. It grows, is never
-// cleared, and is freed with the thread: what a block keeps between its convolutions faults no pages once it is
-// warm.
+// cleared, and is freed with the thread: what a block keeps between its convolutions faults no pages once it
+// is warm.
 char* scratch_memory(int64_t bytes, Scratch use = Scratch::kRun);
 
 // Ask for 2 MB pages where `bytes` fill some: one fault instead of 512, and fewer TLB misses. Only advice:

@@ -9,9 +9,10 @@
 namespace fusedres::conv {
 namespace {
 
-// A panel's filters, gathered 16 channels at a time: a cache line of a filter is read once, whichever way the weight is
-// laid out (filters a power of two apart share their sets of L1, where 32 lines do not stay), and packers write whole
-// lines. Element by element through an index function, packing took longer than a training step's last stage.
+// A panel's filters, gathered 16 channels at a time: a cache line of a filter is read once, whichever way the
+// weight is laid out (filters a power of two apart share their sets of L1, where 32 lines do not stay), and
+// packers write whole lines. Element by element through an index function, packing took longer than a
+// training step's last stage.
 template <typename T>
 class Panel {
  public:
@@ -23,7 +24,8 @@ class Panel {
         taps_(filter.rows * filter.cols),
         gathered_(kChannels * taps_ * kPanel) {}
 
-  // Channel c's weights, [r][s][32]; zeros beyond the last filter and the last channel. Ask in ascending order.
+  // Channel c's weights, [r][s][32]; zeros beyond the last filter and the last channel. Ask in ascending
+  // order.
   const T* channel(int64_t c) {
     if (c % kChannels == 0) gather(c);
     return gathered_.data() + c % kChannels * taps_ * kPanel;
@@ -139,9 +141,12 @@ bool merges_columns(const PackedHeader& header) { return header.group == 4; }
 int64_t panel_bytes(const PackedHeader& header) {
   const Filter& f = header.filter;
   switch (static_cast<Algorithm>(header.algorithm)) {
-    case Algorithm::kDirectF32: return f.rows * f.cols * f.in_channels * kPanel * 4;
-    case Algorithm::kWinogradF32: return 16 * f.in_channels * kPanel * 4;
-    default: return f.rows * f.cols * packed_channels(header) * kPanel * 2;
+    case Algorithm::kDirectF32:
+      return f.rows * f.cols * f.in_channels * kPanel * 4;
+    case Algorithm::kWinogradF32:
+      return 16 * f.in_channels * kPanel * 4;
+    default:
+      return f.rows * f.cols * packed_channels(header) * kPanel * 2;
   }
 }
 
@@ -150,14 +155,16 @@ PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
   if (algorithm == Algorithm::kDirectBf16Dot) header.group = 2;
   // A stem's 7 columns of 3 channels, padded to 4, make 28 of a tile's 32 multiplications; padded to 32
   // each, they would make 21 of 224.
-  if (algorithm == Algorithm::kDirectBf16Amx) header.group = filter.in_channels <= 4 && filter.cols <= 8 ? 4 : 32;
+  if (algorithm == Algorithm::kDirectBf16Amx)
+    header.group = filter.in_channels <= 4 && filter.cols <= 8 ? 4 : 32;
   header.bytes = kPackedDataOffset + filter.panels() * panel_bytes(header);
   return header;
 }
 
 void write_header(const PackedHeader& header, void* out) { std::memcpy(out, &header, sizeof(header)); }
 
-void pack_panel(const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel, void* out) {
+void pack_panel(
+    const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel, void* out) {
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   char* to = static_cast<char*>(out) + kPackedDataOffset + panel * panel_bytes(header);
   if (data_type(algorithm) == DataType::kFloat32) {
@@ -169,7 +176,8 @@ void pack_panel(const PackedHeader& header, const void* weights, const int64_t s
   Panel<BFloat16> filters(header.filter, weights, strides, panel);
   auto* data = reinterpret_cast<BFloat16*>(to);
   if (algorithm == Algorithm::kDirectBf16Dot) return pack_dot_bf16(header, filters, data);
-  return merges_columns(header) ? pack_amx_merged_bf16(header, filters, data) : pack_amx_bf16(header, filters, data);
+  return merges_columns(header) ? pack_amx_merged_bf16(header, filters, data)
+                                : pack_amx_bf16(header, filters, data);
 }
 
 }  // namespace fusedres::conv

@@ -24,8 +24,12 @@ constexpr int64_t kMostTaps = 128;
 constexpr int64_t kPackedDataOffset = 128;
 static_assert(sizeof(PackedHeader) <= kPackedDataOffset);
 
-inline const PackedHeader& packed_header(const void* packed) { return *static_cast<const PackedHeader*>(packed); }
-inline const char* packed_data(const void* packed) { return static_cast<const char*>(packed) + kPackedDataOffset; }
+inline const PackedHeader& packed_header(const void* packed) {
+  return *static_cast<const PackedHeader*>(packed);
+}
+inline const char* packed_data(const void* packed) {
+  return static_cast<const char*>(packed) + kPackedDataOffset;
+}
 
 // Input channels as the kernels of `header` see them: rounded up to the group, the rest being zeros.
 inline int64_t packed_channels(const PackedHeader& header) {
@@ -43,8 +47,9 @@ PackedHeader make_header(Algorithm algorithm, const Filter& filter);
 // Write `header` at the start of `out`, which has header.bytes bytes, aligned to 64.
 void write_header(const PackedHeader& header, void* out);
 
-// Write the packed form of one panel of `weights`, (K, C, R, S) with the given strides in elements, fp32 or bf16 by
-// the algorithm's type. Panels are independent: each may be packed by another thread.
-void pack_panel(const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel, void* out);
+// Write the packed form of one panel of `weights`, (K, C, R, S) with the given strides in elements, fp32 or
+// bf16 by the algorithm's type. Panels are independent: each may be packed by another thread.
+void pack_panel(
+    const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel, void* out);
 
 }  // namespace fusedres::conv

@@ -12,8 +12,8 @@ namespace fusedres::conv {
 // Broadcast the 32-bit value (an fp32, or two bf16) at base + kRow * step. Seven rows are reached from one
 // base with the scaled addresses of x86; left to itself the compiler keeps fourteen pointers and spills them.
 template <int kRow>
-inline __attribute__((always_inline)) __m512 broadcast_row(const char* base, int64_t step, int64_t step3,
-                                                           int64_t step5) {
+inline __attribute__((always_inline)) __m512
+broadcast_row(const char* base, int64_t step, int64_t step3, int64_t step5) {
   using Memory = const char(*)[];  // tells the compiler that the instruction reads memory, any of it
   __m512 v;
   if constexpr (kRow == 0) {
@@ -36,8 +36,9 @@ inline __attribute__((always_inline)) __m512 broadcast_row(const char* base, int
 
 // Multiply-accumulate row kRow and those after it, of one half, with the two vectors of filters.
 template <class Arithmetic, int kRow, int kRows>
-inline __attribute__((always_inline)) void accumulate_rows(__m512 (&sum)[kRows][2], const char* base, int64_t step,
-                                                           int64_t step3, int64_t step5, __m512 b0, __m512 b1) {
+inline __attribute__((always_inline)) void accumulate_rows(
+    __m512 (&sum)[kRows][2], const char* base, int64_t step, int64_t step3, int64_t step5, __m512 b0,
+    __m512 b1) {
   if constexpr (kRow < kRows) {
     const __m512 a = broadcast_row<kRow>(base, step, step3, step5);
     sum[kRow][0] = Arithmetic::multiply_add(a, b0, sum[kRow][0]);
@@ -47,8 +48,8 @@ inline __attribute__((always_inline)) void accumulate_rows(__m512 (&sum)[kRows][
 }
 
 template <class Arithmetic, int kRows>
-inline __attribute__((always_inline)) void store_half(__m512 (&sum)[kRows][2], const TileCommon& common,
-                                                      const Tile& tile, int half) {
+inline __attribute__((always_inline)) void store_half(
+    __m512 (&sum)[kRows][2], const TileCommon& common, const Tile& tile, int half) {
   const __m512 floor = _mm512_set1_ps(common.floor);
   const __m512 scale[2] = {_mm512_loadu_ps(tile.scale), _mm512_loadu_ps(tile.scale + 16)};
   const __m512 shift[2] = {_mm512_loadu_ps(tile.shift), _mm512_loadu_ps(tile.shift + 16)};
@@ -75,7 +76,8 @@ inline __attribute__((always_inline)) void store_half(__m512 (&sum)[kRows][2], c
 // Where a tile will write, and what it will add, comes to L1 while it computes (256 -> 1024 at 14 x 14 with
 // residual: 63 to 82 GFLOP/s).
 template <int kRows>
-inline __attribute__((always_inline)) void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
+inline __attribute__((always_inline)) void prefetch_outputs(
+    const TileCommon& common, const Tile& tile, int half) {
   for (int row = 0; row < kRows; ++row) {
     const char* out = tile.out[half] + row * common.out_step;
     _mm_prefetch(out, _MM_HINT_T0);

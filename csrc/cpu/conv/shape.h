@@ -12,10 +12,10 @@ inline int64_t element_size(DataType type) { return type == DataType::kFloat32 ?
 
 // The algorithm is fixed when the weights are packed, because each has a weight layout of its own.
 enum class Algorithm : int32_t {
-  kDirectF32 = 0,        // register tiles of fp32 FMAs
-  kWinogradF32 = 1,      // F(2x2, 3x3): 16 products for 4 outputs instead of 36
-  kDirectBf16Dot = 2,    // vdpbf16ps: pairs of bf16, fp32 accumulation
-  kDirectBf16Amx = 3,    // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
+  kDirectF32 = 0,      // register tiles of fp32 FMAs
+  kWinogradF32 = 1,    // F(2x2, 3x3): 16 products for 4 outputs instead of 36
+  kDirectBf16Dot = 2,  // vdpbf16ps: pairs of bf16, fp32 accumulation
+  kDirectBf16Amx = 3,  // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
 };
 constexpr int32_t kAlgorithms = 4;
 
@@ -24,7 +24,8 @@ inline DataType data_type(Algorithm algorithm) {
                                                                                     : DataType::kBFloat16;
 }
 
-// Filters of every algorithm are packed in panels of 32 (two vectors of 16 fp32), the last one filled with zeros.
+// Filters of every algorithm are packed in panels of 32 (two vectors of 16 fp32), the last one filled with
+// zeros.
 constexpr int64_t kPanel = 32;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -61,9 +62,11 @@ struct Map {
   }
 };
 
-inline Map dense_map(void* data, int64_t images, int64_t height, int64_t width, int64_t channels, int64_t element) {
+inline Map dense_map(
+    void* data, int64_t images, int64_t height, int64_t width, int64_t channels, int64_t element) {
   const int64_t pixel = channels * element;
-  return {static_cast<char*>(data), images, height, width, channels, pixel, pixel * width, pixel * width * height};
+  return {static_cast<char*>(data), images, height, width, channels, pixel, pixel * width,
+          pixel * width * height};
 }
 
 // out = relu?(conv * scale + shift + residual?)

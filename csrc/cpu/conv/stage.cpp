@@ -17,7 +17,8 @@ Staging plan_staging(const PackedHeader& header, const Map& in, bool produced) {
   const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
   const int64_t channels = packed_channels(header);
   Staging staging;
-  const bool strided_pointwise = !produced && filter.pointwise() && (filter.stride_h > 1 || filter.stride_w > 1);
+  const bool strided_pointwise =
+      !produced && filter.pointwise() && (filter.stride_h > 1 || filter.stride_w > 1);
   staging.needed = produced || filter.pad_h > 0 || filter.pad_w > 0 || channels != in.channels ||
                    rows_collide(in.pixel * filter.stride_w);
   if (!staging.needed) return staging;
@@ -31,8 +32,10 @@ Staging plan_staging(const PackedHeader& header, const Map& in, bool produced) {
   Map& map = staging.map;
   map.images = in.images;
   map.channels = channels;
-  map.height = strided_pointwise ? p : std::max((p - 1) * filter.stride_h + filter.rows, in.height + filter.pad_h);
-  map.width = strided_pointwise ? q : std::max((q - 1) * filter.stride_w + filter.cols, in.width + filter.pad_w);
+  map.height =
+      strided_pointwise ? p : std::max((p - 1) * filter.stride_h + filter.rows, in.height + filter.pad_h);
+  map.width =
+      strided_pointwise ? q : std::max((q - 1) * filter.stride_w + filter.cols, in.width + filter.pad_w);
   map.pixel = channels * element;
   // One line more than a power of two; a stem's few channels stay dense, so that columns merge into runs.
   if (map.pixel % 256 == 0) map.pixel += 64;
@@ -88,7 +91,8 @@ void clear_border(const Staging& staging, const Map& pixels, int64_t element, in
     std::memset(line, 0, first - line);
     std::memset(last, 0, line + to.row - last);
     if (wanted > valid)
-      for (char* pixel = first; pixel < last; pixel += to.pixel) std::memset(pixel + valid, 0, wanted - valid);
+      for (char* pixel = first; pixel < last; pixel += to.pixel)
+        std::memset(pixel + valid, 0, wanted - valid);
   }
 }
 

@@ -10,13 +10,14 @@ namespace fusedres::conv {
 // What a direct convolution reads, and how a copy of its input lies if it needs one.
 struct Staging {
   bool needed = false;
-  Map map;                       // data null until memory is given
+  Map map;  // data null until memory is given
   int64_t bytes = 0;
   int64_t border_h = 0, border_w = 0;
   int64_t take_h = 1, take_w = 1;  // copy every take-th row and column (a strided 1 x 1 reads no others)
 };
 
-// A staging for images of `in`'s size; needed at once if another convolution's output is to be `produced` there.
+// A staging for images of `in`'s size; needed at once if another convolution's output is to be `produced`
+// there.
 Staging plan_staging(const PackedHeader& header, const Map& in, bool produced);
 
 // Copy part `part` of `parts` of the rows.

@@ -12,7 +12,8 @@ namespace fusedres::conv {
 namespace {
 
 #if defined(__x86_64__)
-// cpuid leaf 7: AVX512-BF16 is bit 5 of eax in subleaf 1, AMX-BF16 and AMX-TILE bits 22 and 24 of edx in subleaf 0.
+// cpuid leaf 7: AVX512-BF16 is bit 5 of eax in subleaf 1, AMX-BF16 and AMX-TILE bits 22 and 24 of edx in
+// subleaf 0.
 bool has_avx512_bf16() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;

@@ -5,9 +5,12 @@ namespace {
 
 const TileFamily& tiles_of(Algorithm algorithm) {
   switch (algorithm) {
-    case Algorithm::kDirectBf16Dot: return kTilesBf16Avx512;
-    case Algorithm::kDirectBf16Amx: return kTilesBf16Amx;
-    default: return kTilesF32Avx512;
+    case Algorithm::kDirectBf16Dot:
+      return kTilesBf16Avx512;
+    case Algorithm::kDirectBf16Amx:
+      return kTilesBf16Amx;
+    default:
+      return kTilesF32Avx512;
   }
 }
 
@@ -58,8 +61,9 @@ void ConvTask::place(char* memory) {
 
 Map ConvTask::output_like() const {
   const Filter& filter = packed_header(direct_.packed).filter;
-  return dense_map(nullptr, source_.images, filter.out_height(source_.height), filter.out_width(source_.width),
-                   filter.out_channels, element_);
+  return dense_map(
+      nullptr, source_.images, filter.out_height(source_.height), filter.out_width(source_.width),
+      filter.out_channels, element_);
 }
 
 void ConvTask::write(const Map& out, const Map& residual) {

@@ -11,25 +11,25 @@ namespace fusedres::conv {
 
 // What every tile of a convolution has in common.
 struct TileCommon {
-  int64_t rows = 0;            // pixels of a half
-  int64_t in_step = 0;         // bytes from a pixel's input to the next pixel's
-  int64_t out_step = 0;        // the same of the output
-  int64_t residual_step = 0;   // and of the residual
+  int64_t rows = 0;               // pixels of a half
+  int64_t in_step = 0;            // bytes from a pixel's input to the next pixel's
+  int64_t out_step = 0;           // the same of the output
+  int64_t residual_step = 0;      // and of the residual
   const int64_t* taps = nullptr;  // byte offsets of the filter's taps from the pixel's input
   int64_t tap_count = 0;
-  int64_t run = 0;             // consecutive input values of one tap
-  float floor = 0;             // 0 with ReLU, -infinity without
+  int64_t run = 0;  // consecutive input values of one tap
+  float floor = 0;  // 0 with ReLU, -infinity without
 };
 
 struct Tile {
   const char* in[2];
   char* out[2];
-  const char* residual[2];     // null: none
-  int64_t skip[2];             // leading pixels that a neighbour stores: computed, not stored
-  const char* weights;         // of the panel
-  const float* scale;          // 32 values each
+  const char* residual[2];  // null: none
+  int64_t skip[2];          // leading pixels that a neighbour stores: computed, not stored
+  const char* weights;      // of the panel
+  const float* scale;       // 32 values each
   const float* shift;
-  int64_t channels;            // filters to store, 1 to 32
+  int64_t channels;  // filters to store, 1 to 32
   // What will be wanted next (a panel's weights, a tile's input), prefetched while this tile computes: at
   // an even pace, since a burst would wait for a core's 16 outstanding misses.
   const char* ahead;
@@ -40,8 +40,8 @@ using TileKernel = void (*)(const TileCommon&, const Tile&);
 
 // The tile kernels of one algorithm on one instruction set.
 struct TileFamily {
-  int64_t max_rows;    // of a half
-  int64_t input_group; // the run is a multiple of this
+  int64_t max_rows;     // of a half
+  int64_t input_group;  // the run is a multiple of this
   // The kernel for `rows` pixels a half (1 to max_rows) and 1 or 2 halves.
   TileKernel (*kernel)(int64_t rows, int64_t halves);
   // Called by each thread before and after its tiles; may be null (AMX sets up its tile registers).

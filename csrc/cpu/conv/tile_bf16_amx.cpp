@@ -1,5 +1,6 @@
 // bf16 tiles on AMX: tdpbf16ps multiplies 16 pixels x 32 channels by 32 channels x 16 filters in 16 cycles.
-// Two halves of 16 pixels by two vectors of filters are four accumulators, two tiles of input, two of weights.
+// Two halves of 16 pixels by two vectors of filters are four accumulators, two tiles of input, two of
+// weights.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC bug 105593
 #include <immintrin.h>
 
@@ -49,15 +50,16 @@ void store_half(const float* sums, const TileCommon& common, const Tile& tile, i
     __m512 low = _mm512_fmadd_ps(_mm512_load_ps(sums + row * 16), scale[0], shift[0]);
     __m512 high = _mm512_fmadd_ps(_mm512_load_ps(sums + 256 + row * 16), scale[1], shift[1]);
     if (tile.residual[half] != nullptr) {
-      const __m512i residual = _mm512_maskz_loadu_epi16(mask, tile.residual[half] + row * common.residual_step);
+      const __m512i residual =
+          _mm512_maskz_loadu_epi16(mask, tile.residual[half] + row * common.residual_step);
       low = _mm512_add_ps(low, floats_of(_mm512_castsi512_si256(residual)));
       high = _mm512_add_ps(high, floats_of(_mm512_extracti64x4_epi64(residual, 1)));
     }
     // In this order of operands a NaN passes through, as it does through torch's ReLU.
     low = _mm512_max_ps(floor, low);
     high = _mm512_max_ps(floor, high);
-    _mm512_mask_storeu_epi16(tile.out[half] + row * common.out_step, mask,
-                             (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    _mm512_mask_storeu_epi16(
+        tile.out[half] + row * common.out_step, mask, (__m512i)_mm512_cvtne2ps_pbh(high, low));
   }
 }
 

@@ -12,8 +12,8 @@ constexpr int64_t kLine = 16;  // floats
 
 }  // namespace
 
-// Where V and M of a block of patches lie. All distances in floats, padded by a line so that the 16 points and
-// the rows of a tile do not fall into one set of the L1 cache.
+// Where V and M of a block of patches lie. All distances in floats, padded by a line so that the 16 points
+// and the rows of a tile do not fall into one set of the L1 cache.
 struct WinogradConv::Layout {
   int64_t channels, row, v_point, m_point, zeros;
 
@@ -52,8 +52,8 @@ int64_t WinogradConv::scratch_bytes() const {
   return 4 * (v + parts * (layout.zeros + layout.m_floats()));
 }
 
-void WinogradConv::transform_inputs(const Layout& layout, Range patches, int64_t base, const float* zeros,
-                                    float* v) const {
+void WinogradConv::transform_inputs(
+    const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const {
   const Filter& filter = packed_header(packed).filter;
   const int64_t across = ceil_div(out.width, 2), down = ceil_div(out.height, 2);
   for (int64_t t = patches.begin; t < patches.end; ++t) {
@@ -70,8 +70,8 @@ void WinogradConv::transform_inputs(const Layout& layout, Range patches, int64_t
   }
 }
 
-void WinogradConv::multiply_panel(const Layout& layout, int64_t panel, Range patches, const float* v,
-                                  float* m) const {
+void WinogradConv::multiply_panel(
+    const Layout& layout, int64_t panel, Range patches, const float* v, float* m) const {
   const PackedHeader& header = packed_header(packed);
   const int64_t bytes = panel_bytes(header);
   const char* weights = packed_data(packed) + panel * bytes;
@@ -123,11 +123,13 @@ void WinogradConv::multiply_panel(const Layout& layout, int64_t panel, Range pat
       const int64_t y = top + i / 2, x = left + i % 2;
       const bool inside = y < out.height && x < out.width;
       to[i] = inside ? reinterpret_cast<float*>(out.at(n, y, x)) + first : nullptr;
-      add[i] = inside && residual.data != nullptr ? reinterpret_cast<const float*>(residual.at(n, y, x)) + first
-                                                  : nullptr;
+      add[i] = inside && residual.data != nullptr
+                   ? reinterpret_cast<const float*>(residual.at(n, y, x)) + first
+                   : nullptr;
     }
-    transforms->output(m + (t - patches.begin) * kPanel, layout.m_point, to, add, epilogue.scale + first,
-                       epilogue.shift + first, floor, channels);
+    transforms->output(
+        m + (t - patches.begin) * kPanel, layout.m_point, to, add, epilogue.scale + first,
+        epilogue.shift + first, floor, channels);
   }
 }
 

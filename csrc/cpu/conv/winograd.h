@@ -16,8 +16,9 @@ struct WinogradTransforms {
   void (*input)(const float* const patch[16], int64_t channels, float* v, int64_t point);
   // Y = A' m A of one patch for one panel, then the epilogue. m: point q at m + q * point, 32 floats.
   // out[i * 2 + j] and residual[...]: null where the output has no such pixel (or no residual).
-  void (*output)(const float* m, int64_t point, float* const out[4], const float* const residual[4],
-                 const float* scale, const float* shift, float floor, int64_t channels);
+  void (*output)(
+      const float* m, int64_t point, float* const out[4], const float* const residual[4], const float* scale,
+      const float* shift, float floor, int64_t channels);
 };
 
 extern const WinogradTransforms kWinogradAvx512;
@@ -47,7 +48,8 @@ struct WinogradConv {
  private:
   struct Layout;
   int64_t patch_count() const;
-  void transform_inputs(const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const;
+  void transform_inputs(
+      const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const;
   void multiply_panel(const Layout& layout, int64_t panel, Range patches, const float* v, float* m) const;
 };
 

@@ -43,8 +43,9 @@ inline __attribute__((always_inline)) void output_column(const __m512 m[4], __m5
   out[1] = _mm512_sub_ps(_mm512_sub_ps(m[1], m[2]), m[3]);
 }
 
-void transform_output(const float* m, int64_t point, float* const out[4], const float* const residual[4],
-                      const float* scale, const float* shift, float floor, int64_t channels) {
+void transform_output(
+    const float* m, int64_t point, float* const out[4], const float* const residual[4], const float* scale,
+    const float* shift, float floor, int64_t channels) {
   const __m512 least = _mm512_set1_ps(floor);
   for (int64_t k = 0; k < channels; k += 16) {
     const auto lanes = static_cast<__mmask16>(channels - k >= 16 ? 0xffff : (1 << (channels - k)) - 1);

@@ -46,7 +46,8 @@ FUSEDRES_INLINE void pool_pixel(const AffineActMaxpool<T> k, int64_t image, int6
 template <typename T>
 void affine_act_maxpool_kernel(const AffineActMaxpool<T>& k, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    for (int64_t q = 0; q < k.pooled_width; ++q) pool_pixel(k, row / k.pooled_height, row % k.pooled_height, q);
+    for (int64_t q = 0; q < k.pooled_width; ++q)
+      pool_pixel(k, row / k.pooled_height, row % k.pooled_height, q);
   }
 }
 
@@ -59,8 +60,8 @@ struct Pooled {
 };
 
 // One input row, which kRows rows of windows hold: an even one is in the middle (r = 1) of one, an odd one
-// at the end (r = 2) of one and at the start (r = 0) of the next. So with columns. Each pooled pixel is loaded
-// once a row, for the three columns it reaches.
+// at the end (r = 2) of one and at the start (r = 0) of the next. So with columns. Each pooled pixel is
+// loaded once a row, for the three columns it reaches.
 template <int kRows, typename T>
 FUSEDRES_INLINE void unpool_row(const AffineActMaxpoolBwd<T> k, int64_t image_row, double* partial) {
   const int64_t image = image_row / k.height, h = image_row % k.height, channels = k.channels;

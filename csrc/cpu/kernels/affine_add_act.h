@@ -15,7 +15,8 @@ void affine_add_act_rows(const AffineAddAct<T> k, int64_t begin, int64_t end) {
     for_channels(k.channels, [&](int64_t c, int n) __attribute__((always_inline)) {
       Vec x = affine(load(k.a + at + c, n), load(k.sa + c, n), load(k.ta + c, n));
       if constexpr (kAdd == Add::kIdentity) x += load(k.b + at + c, n);
-      if constexpr (kAdd == Add::kAffine) x += affine(load(k.b + at + c, n), load(k.sb + c, n), load(k.tb + c, n));
+      if constexpr (kAdd == Add::kAffine)
+        x += affine(load(k.b + at + c, n), load(k.sb + c, n), load(k.tb + c, n));
       if constexpr (kRelu) x = relu(x);
       store(k.out + at + c, x, n);
     });
@@ -26,7 +27,8 @@ template <typename T>
 void affine_add_act_kernel(const AffineAddAct<T>& k, int64_t begin, int64_t end) {
   const auto run = [&](auto add) {
     constexpr Add kAdd = decltype(add)::value;
-    k.relu ? affine_add_act_rows<T, kAdd, true>(k, begin, end) : affine_add_act_rows<T, kAdd, false>(k, begin, end);
+    k.relu ? affine_add_act_rows<T, kAdd, true>(k, begin, end)
+           : affine_add_act_rows<T, kAdd, false>(k, begin, end);
   };
   if (k.b == nullptr) {
     run(std::integral_constant<Add, Add::kNone>{});

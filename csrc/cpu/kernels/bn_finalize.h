@@ -13,7 +13,7 @@ namespace fusedres::FUSEDRES_ISA {
 inline void bn_finalize_kernel(const BnFinalize& k) {
   const int64_t channels = k.channels;
   std::vector<double> scratch(2 * channels, 0.0);
-  double *__restrict__ mean = scratch.data(), *__restrict__ m2 = mean + channels;
+  double* __restrict__ mean = scratch.data(), * __restrict__ m2 = mean + channels;
   double total = 0.0;
   for (int64_t tile = 0; tile < k.tiles; ++tile) {
     if (k.count[tile] == 0.0f) continue;

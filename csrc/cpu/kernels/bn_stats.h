@@ -1,9 +1,9 @@
 // Per-chunk count, mean and M2, in one pass over the rows.
 //
-// A tile's sums are those of y - shift, where the shift is the mean of the tiles before it (of the first tile:
-// its first row). So the differences are small where the mean is not, and exactly 0 in a constant channel.
-// The first tile is summed in fp64: its shift is no mean yet, and where it is the only one no other tile's
-// rounding errors average with its own.
+// A tile's sums are those of y - shift, where the shift is the mean of the tiles before it (of the first
+// tile: its first row). So the differences are small where the mean is not, and exactly 0 in a constant
+// channel. The first tile is summed in fp64: its shift is no mean yet, and where it is the only one no other
+// tile's rounding errors average with its own.
 #pragma once
 
 #include <algorithm>

@@ -5,9 +5,9 @@
 
 namespace fusedres::FUSEDRES_ISA {
 
-// Few enough that the rows of three tensors stay apart in L1 (4 x 3 lines in a set of 12 when the rows' pitch is a
-// power of two; with 16 rows a bf16 reduction at C = 512 ran at half the speed), and the fp64 adds still cost
-// less than a quarter of the work on the rows.
+// Few enough that the rows of three tensors stay apart in L1 (4 x 3 lines in a set of 12 when the rows' pitch
+// is a power of two; with 16 rows a bf16 reduction at C = 512 ran at half the speed), and the fp64 adds still
+// cost less than a quarter of the work on the rows.
 constexpr int64_t kGroup = 4;
 
 // body(first row, rows): whole groups with a constant number of rows, then what remains

@@ -89,7 +89,8 @@ FUSEDRES_INLINE HalfBits narrow_lanes(UintVec x) {  // of values below 2^16
   return bit_cast<HalfBits>(_mm512_cvtepi32_epi16(bit_cast<__m512i>(x)));
 #elif defined(__AVX2__)
   const __m256i lanes = bit_cast<__m256i>(x);
-  return bit_cast<HalfBits>(_mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1)));
+  return bit_cast<HalfBits>(
+      _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1)));
 #else
   return __builtin_convertvector(x, HalfBits);
 #endif
@@ -108,7 +109,9 @@ FUSEDRES_INLINE UintVec rounded_bits(Vec x) {
 FUSEDRES_INLINE Vec load(const float* p, int n) { return load_packed<Vec>(p, n); }
 FUSEDRES_INLINE Vec load(const BFloat16* p, int n) { return widen(load_packed<HalfBits>(p, n)); }
 FUSEDRES_INLINE void store(float* p, Vec x, int n) { store_packed(p, x, n); }
-FUSEDRES_INLINE void store(BFloat16* p, Vec x, int n) { store_packed(p, narrow_lanes(rounded_bits(x) >> 16), n); }
+FUSEDRES_INLINE void store(BFloat16* p, Vec x, int n) {
+  store_packed(p, narrow_lanes(rounded_bits(x) >> 16), n);
+}
 
 // x as it will be read back from an activation of type T
 template <typename T>
@@ -124,8 +127,8 @@ FUSEDRES_INLINE Vec affine(Vec y, Vec s, Vec t) { return y * s + t; }
 FUSEDRES_INLINE Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }
 FUSEDRES_INLINE Vec where_positive(Vec condition, Vec x) { return condition > Vec{} ? x : Vec{}; }
 
-// x where `condition`, rounded to T, is positive. What rounds to a positive bf16 is what exceeds 2^-134, half of
-// the smallest one (the tie goes to the even 0): a comparison instead of a rounding.
+// x where `condition`, rounded to T, is positive. What rounds to a positive bf16 is what exceeds 2^-134, half
+// of the smallest one (the tie goes to the even 0): a comparison instead of a rounding.
 template <typename T>
 FUSEDRES_INLINE Vec where_rounds_positive(Vec condition, Vec x) {
   return condition > splat(sizeof(T) == 2 ? 0x1p-134f : 0.0f) ? x : Vec{};

@@ -52,9 +52,7 @@ def fused_conv(
     if residual is None:
         # This form takes an fp32 bias beside bf16 activations; the one below does not.
         bias = bias_of(shift, torch.float32)
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, packed, bias, *geometry, act, [], ""
-        )
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, packed, bias, *geometry, act, [], "")
         return out
     bias = bias_of(shift, x.dtype)
     unary = "relu" if relu else None

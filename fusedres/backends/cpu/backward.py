@@ -31,14 +31,23 @@ def output_gradient(
 
 
 def input_gradient(
-    dy: Tensor, w: Tensor, add: Tensor | None, x_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    dy: Tensor,
+    w: Tensor,
+    add: Tensor | None,
+    x_shape: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
 ) -> Tensor:
-    """``dgrad(dy, w) + add``: at stride 1 a convolution with the filters turned round, ours where it is faster."""
+    """``dgrad(dy, w) + add``; at stride 1 a convolution with turned filters, ours where that is faster."""
     rows, cols = w.shape[2:]
     turned_padding = (rows - 1 - padding[0], cols - 1 - padding[1])
     if tuple(stride) == (1, 1) and groups == 1 and min(turned_padding) >= 0:
         turned_shape = (w.shape[1], w.shape[0], rows, cols)
-        algorithm = engine.choose_for_training(dy.shape, dy.dtype, turned_shape, stride, turned_padding, dilation, groups)
+        algorithm = engine.choose_for_training(
+            dy.shape, dy.dtype, turned_shape, stride, turned_padding, dilation, groups
+        )
         if algorithm is not None:
             turned = (w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1)
             return engine.conv_once(dy, turned, add, stride, turned_padding, algorithm)

@@ -91,9 +91,7 @@ def bottleneck_infer(
     groups: int,
 ) -> Tensor:
     branch = None if wd is None or sd is None or td is None else (wd, sd, td)
-    whole = engine.bottleneck(
-        x, ((w1, s1, t1), (w2, s2, t2), (w3, s3, t3)), branch, stride, dilation, groups
-    )
+    whole = engine.bottleneck(x, ((w1, s1, t1), (w2, s2, t2), (w3, s3, t3)), branch, stride, dilation, groups)
     if whole is not None:
         return whole
     one = ((1, 1), (0, 0), (1, 1), 1)
