@@ -2,6 +2,7 @@
 
 from fusedres import backends as _backends  # noqa: F401  (back-ends enter themselves on import)
 from fusedres import models as _models
+from fusedres._build import build_info
 from fusedres._settings import backend, composition, memory, precision, set_backend
 from fusedres.models import *  # noqa: F403
 from fusedres.nn import FusedBasicBlock, FusedBottleneck, fuse, refresh, unfuse
@@ -16,6 +17,7 @@ __all__ = [
     "backend",
     "basic_block",
     "bottleneck",
+    "build_info",
     "composition",
     "conv_bn_act",
     "fuse",

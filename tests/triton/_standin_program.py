@@ -1,6 +1,6 @@
 """A fused block on the `cuda` device of tools/ptxemu's stand-in, through Triton's own driver and launcher.
 
-Run by test_standin.py under run_mock.sh; prints one line a check and fails by its exit status.
+Run by test_standin.py under python -m ptxemu run; prints one line a check and fails by its exit status.
 """
 
 from __future__ import annotations
