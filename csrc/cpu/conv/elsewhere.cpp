@@ -1,5 +1,5 @@
-// The instruction sets' tables on a machine that has none of them. can_run() refuses every algorithm there, so
-// that nothing reads these; the library is loaded whole and needs them defined.
+// The instruction sets' tables on a machine that has none of them. can_run() refuses every algorithm there,
+// so that nothing reads these; the library is loaded whole and needs them defined.
 #include "cpu/conv/tile.h"
 #include "cpu/conv/winograd.h"
 

@@ -90,22 +90,24 @@ def choose(
     return Algorithm.DIRECT_F32
 
 
-#: In training the weights are packed anew every step, and a direct convolution of ours gains over oneDNN
-#: where the maps are large (its outputs come in large pages): 1.1 to 1.5x from 28 x 28 on, 0.93 to 1.05x
-#: below, 0.85x at stride 2. Winograd's F(2x2, 3x3) gains 1.2 to 1.9x everywhere. bf16: nothing that outweighs
-#: the packing.
-LEAST_TRAINING_PIXELS = 28 * 28
+#: In training the weights are packed anew every step: 50 ns a pair of channels for Winograd, whose gain over
+#: oneDNN (1.2 to 1.9x) is 0.04 ns a pair and pixel: they meet at 1200 pixels of the batch. A direct convolution
+#: gains where the maps are large (its outputs come in large pages): 1.1 to 1.5x from 28 x 28 on, 0.93 to 1.05x
+#: below, 0.85x at stride 2. bf16: nothing that outweighs the packing.
+LEAST_TRAINING_BATCH = 2048  # pixels of all images
+LEAST_TRAINING_MAP = 28 * 28  # pixels of one, for direct convolution
 
 
 def choose_for_training(
     x_shape: Ints, dtype: torch.dtype, w_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Algorithm | None:
     """:func:`choose` for weights that are used once: a training step's forward, or its dgrad as a forward."""
-    if dtype != torch.float32:
+    pixels = x_shape[2] * x_shape[3]
+    if dtype != torch.float32 or x_shape[0] * pixels < LEAST_TRAINING_BATCH:
         return None
     algorithm = choose(x_shape, dtype, w_shape, stride, padding, dilation, groups)
     stem = w_shape[1] < 16
-    large = x_shape[2] * x_shape[3] >= LEAST_TRAINING_PIXELS and tuple(stride) == (1, 1)
+    large = pixels >= LEAST_TRAINING_MAP and tuple(stride) == (1, 1)
     return algorithm if algorithm == Algorithm.WINOGRAD_F32 or large or stem else None
 
 
