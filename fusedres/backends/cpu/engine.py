@@ -90,10 +90,10 @@ def choose(
     return Algorithm.DIRECT_F32
 
 
-#: In training the weights are packed anew every step: 50 ns a pair of channels for Winograd, whose gain over
-#: oneDNN (1.2 to 1.9x) is 0.04 ns a pair and pixel: they meet at 1200 pixels of the batch. A direct convolution
-#: gains where the maps are large (its outputs come in large pages): 1.1 to 1.5x from 28 x 28 on, 0.93 to 1.05x
-#: below, 0.85x at stride 2. bf16: nothing that outweighs the packing.
+#: In training the weights are packed anew every step: 50 ns a pair of channels for Winograd, whose gain
+#: over oneDNN (1.2 to 1.9x) is 0.04 ns a pair and pixel: they meet at 1200 pixels of the batch. A direct
+#: convolution gains where the maps are large (its outputs come in large pages): 1.1 to 1.5x from 28 x 28 on,
+#: 0.93 to 1.05x below, 0.85x at stride 2. bf16: nothing that outweighs the packing.
 LEAST_TRAINING_BATCH = 2048  # pixels of all images
 LEAST_TRAINING_MAP = 28 * 28  # pixels of one, for direct convolution
 
