@@ -57,8 +57,8 @@ class WinogradLimit(NamedTuple):
     patches: int  # 2 x 2 output patches below which direct convolution is faster
 
 
-#: 512 -> 512 at 7 x 7, batch 1, has 16 patches for 17 MB of weights; there the two run about level, and which one
-#: leads changed from run to run. At 256 -> 256, 14 x 14 (49 patches), Winograd takes about half the time.
+#: 512 -> 512 at 7 x 7, batch 1, has 16 patches for 17 MB of weights; there the two run about level, and which
+#: one leads changed from run to run. At 256 -> 256, 14 x 14 (49 patches), Winograd takes about half the time.
 WINOGRAD_LIMITS = (WinogradLimit(weights=512 * 512, patches=32),)
 
 
