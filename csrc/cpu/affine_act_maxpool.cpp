@@ -79,7 +79,8 @@ std::tuple<Tensor, Tensor> affine_act_maxpool_bwd(
         height,
         width,
         channels,
-        chunks.rows};
+        chunks.rows,
+        streams(dz)};
     parallel(chunks.count, chunks.rows * row_values, [&](int64_t begin, int64_t end) {
       kernels().of<T>().affine_act_maxpool_bwd(params, begin, end);
     });

@@ -33,7 +33,8 @@ std::tuple<Tensor, Tensor> bn_act_bwd_apply(
                                   vr2.get(),
                                   mutable_data<T>(dy),
                                   mutable_data<T>(dy2),
-                                  channels};
+                                  channels,
+                                  streams(dy) && (!y2.has_value() || streams(dy2))};
     parallel(rows_of(dz), channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().bn_act_bwd_apply(params, begin, end);
     });

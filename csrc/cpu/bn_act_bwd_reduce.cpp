@@ -39,7 +39,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce(
     using T = decltype(element);
     const BnActBwdReduce<T> params{
         data<T>(dout), data<T>(out),        data<T>(y),     data<T>(y2),   vs.get(), vt.get(),   vmean.get(),
-        vmean2.get(),  mutable_data<T>(dz), partial.data(), rows_of(dout), channels, chunks.rows};
+        vmean2.get(),  mutable_data<T>(dz), partial.data(), rows_of(dout), channels, chunks.rows, masked && streams(dz)};
     parallel(chunks.count, chunks.rows * channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().bn_act_bwd_reduce(params, begin, end);
     });

@@ -73,6 +73,13 @@ Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
   return torch::stable::empty(shape, dtype, std::nullopt, like.device());
 }
 
+bool streams(const Tensor& out) {
+  constexpr int64_t kLarge = 32 << 20, kLine = 64;
+  const int64_t element = out.scalar_type() == ScalarType::Float ? 4 : 2;
+  return out.numel() * element >= kLarge && out.size(1) * element % kLine == 0 &&
+         reinterpret_cast<uintptr_t>(out.data_ptr()) % kLine == 0;
+}
+
 ChannelVector::ChannelVector(const char* op, const char* name, const OptionalTensor& vector, int64_t channels)
     : kept_(vector) {
   if (!vector.has_value()) return;

@@ -221,7 +221,7 @@ class _BatchStats(_Backward):
         coefficients: Coefficients,
         skip_coefficients: Coefficients | None,
     ) -> None:
-        """dy is written out, the activated copies are formed again, one plain dgrad and wgrad a layer."""
+        """dy is written out, the inputs are activated again, one plain dgrad and wgrad a layer."""
         x, needs, statistics = self.saved.x, self.needs, self.saved.statistics
         end = len(self.block.chain) - 1
         skip = self.block.downsample
@@ -236,9 +236,9 @@ class _BatchStats(_Backward):
             branch = second if i == end else (None,) * 4
             dy, dy_branch = self.kernel("bn_act_bwd_apply")(dz, ys[i], *coefficients, *branch)
             dy_skip = dy_branch if i == end else dy_skip
-            source = activate(self.method, ys[i - 1], statistics[i - 1].affine) if i else x
+            source, affine = (ys[i - 1], statistics[i - 1].affine) if i else (x, None)
             add = join if self.identity and i == 0 else None
-            dx = self._conv_backward(i, layer, dy, source, add, needs.before(i))
+            dx = self._conv_backward(i, layer, dy, source, affine, add, needs.before(i))
             if dx is None:
                 break
             if i:
@@ -250,25 +250,36 @@ class _BatchStats(_Backward):
             else:
                 self.grads.x = dx
         if skip is not None and dy_skip is not None:
-            dx = self._conv_backward(self.skip, skip, dy_skip, x, self.grads.x, needs.x)
+            dx = self._conv_backward(self.skip, skip, dy_skip, x, None, self.grads.x, needs.x)
             self.grads.x = dx if needs.x else None
 
     def _conv_backward(
-        self, i: int, layer: Layer, dy: Tensor, source: Tensor, add: Tensor | None, need_dx: bool
+        self,
+        i: int,
+        layer: Layer,
+        dy: Tensor,
+        source: Tensor,
+        affine: tuple[Tensor, Tensor] | None,
+        add: Tensor | None,
+        need_dx: bool,
     ) -> Tensor | None:
-        """The weight's gradient, kept; and dgrad + ``add``, returned."""
+        """The weight's gradient, kept; and dgrad + ``add``, returned. ``affine`` activates ``source``."""
         need_dw = self.needs.weight[i]
         if not (need_dx or need_dw):
             return None
         dx: Tensor | None = None
         dw: Tensor | None = None
         if self.method.composition == "pointwise":
+            if affine is not None and need_dw:
+                source = activate(self.method, source, affine)
             dx, dw = library_conv_backward(dy, source, layer.weight, layer.geometry, need_dx, need_dw)
             if dx is not None and add is not None:
                 dx.add_(add)
         else:
             if need_dw:
-                dw = self.kernel("conv_wgrad")(source, dy, *(None,) * 6, layer.weight.shape, *layer.geometry)
+                dw = self.kernel("conv_wgrad")(
+                    source, dy, *(affine or (None, None)), *(None,) * 4, layer.weight.shape, *layer.geometry
+                )
             if need_dx:
                 dx, _ = self.kernel("conv_dgrad")(
                     dy, layer.weight, *(None,) * 4, add, *(None,) * 5, source.shape, *layer.geometry

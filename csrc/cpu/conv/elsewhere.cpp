@@ -1,6 +1,7 @@
 // The instruction sets' tables on a machine that has none of them. can_run() refuses every algorithm there,
 // so that nothing reads these; the library is loaded whole and needs them defined.
 #include "cpu/conv/tile.h"
+#include "cpu/conv/wgrad.h"
 #include "cpu/conv/winograd.h"
 
 #if !defined(__x86_64__)
@@ -9,6 +10,7 @@ namespace fusedres::conv {
 const TileFamily kTilesF32Avx512{};
 const TileFamily kTilesBf16Avx512{};
 const TileFamily kTilesBf16Amx{};
+const WgradKernels kWgradAvx512{};
 const WinogradTransforms kWinogradAvx512{};
 
 }  // namespace fusedres::conv

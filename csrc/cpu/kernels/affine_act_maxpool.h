@@ -89,7 +89,7 @@ FUSEDRES_INLINE void unpool_row(const AffineActMaxpoolBwd<T> k, int64_t image_ro
         const int64_t element = (image_row * k.width + w) * channels + c;
         const Vec y = load(k.y + element, n);
         dz = rounded_to<T>(where_rounds_positive<T>(affine(y, scale, shift), dz));
-        store(k.dz + element, dz, n);
+        store(k.dz + element, dz, n, k.past_caches);
         pair_sum += dz;
         pair_dot += dz * (y - mean);
       };
@@ -122,6 +122,7 @@ void affine_act_maxpool_bwd_kernel(const AffineActMaxpoolBwd<T>& k, int64_t begi
       two ? unpool_row<2>(k, row, partial) : unpool_row<1>(k, row, partial);
     }
   }
+  finish_streaming();
 }
 
 }  // namespace fusedres::FUSEDRES_ISA

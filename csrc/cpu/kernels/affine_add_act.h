@@ -18,7 +18,7 @@ void affine_add_act_rows(const AffineAddAct<T> k, int64_t begin, int64_t end) {
       if constexpr (kAdd == Add::kAffine)
         x += affine(load(k.b + at + c, n), load(k.sb + c, n), load(k.tb + c, n));
       if constexpr (kRelu) x = relu(x);
-      store(k.out + at + c, x, n);
+      store(k.out + at + c, x, n, k.past_caches);
     });
   }
 }
@@ -37,6 +37,7 @@ void affine_add_act_kernel(const AffineAddAct<T>& k, int64_t begin, int64_t end)
   } else {
     run(std::integral_constant<Add, Add::kAffine>{});
   }
+  finish_streaming();
 }
 
 }  // namespace fusedres::FUSEDRES_ISA

@@ -14,10 +14,11 @@ void bn_act_bwd_apply_rows(const BnActBwdApply<T> k, int64_t begin, int64_t end)
       const Vec dz = load(k.dz + at + c, n);
       store(
           k.dy + at + c,
-          load(k.p + c, n) * dz + affine(load(k.y + at + c, n), load(k.q + c, n), load(k.r + c, n)), n);
+          load(k.p + c, n) * dz + affine(load(k.y + at + c, n), load(k.q + c, n), load(k.r + c, n)), n,
+          k.past_caches);
       if constexpr (kTwo) {
         const Vec rest = affine(load(k.y2 + at + c, n), load(k.q2 + c, n), load(k.r2 + c, n));
-        store(k.dy2 + at + c, load(k.p2 + c, n) * dz + rest, n);
+        store(k.dy2 + at + c, load(k.p2 + c, n) * dz + rest, n, k.past_caches);
       }
     });
   }
@@ -27,6 +28,7 @@ template <typename T>
 void bn_act_bwd_apply_kernel(const BnActBwdApply<T>& k, int64_t begin, int64_t end) {
   k.y2 == nullptr ? bn_act_bwd_apply_rows<T, false>(k, begin, end)
                   : bn_act_bwd_apply_rows<T, true>(k, begin, end);
+  finish_streaming();
 }
 
 }  // namespace fusedres::FUSEDRES_ISA

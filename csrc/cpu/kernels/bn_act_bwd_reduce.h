@@ -26,7 +26,7 @@ FUSEDRES_INLINE void reduce_group(const BnActBwdReduce<T> k, int64_t row, int64_
       if constexpr (kY || kMask == Mask::kAffine) y = load(k.y + element, n);
       if constexpr (kMask == Mask::kOut) dz = where_positive(load(k.out + element, n), dz);
       if constexpr (kMask == Mask::kAffine) dz = where_rounds_positive<T>(affine(y, scale, shift), dz);
-      if constexpr (kMask != Mask::kNone) store(k.dz + element, dz, n);
+      if constexpr (kMask != Mask::kNone) store(k.dz + element, dz, n, k.past_caches);
       sum += dz;
       if constexpr (kY) dot += dz * (y - mean);
       if constexpr (kTwo) dot2 += dz * (load(k.y2 + element, n) - mean2);
@@ -70,6 +70,7 @@ void bn_act_bwd_reduce_kernel(const BnActBwdReduce<T>& k, int64_t begin, int64_t
   } else {
     bn_act_bwd_reduce_masked<T, Mask::kNone>(k, begin, end);
   }
+  finish_streaming();
 }
 
 }  // namespace fusedres::FUSEDRES_ISA

@@ -17,7 +17,7 @@ struct AffineAddAct {
   const float *sa, *ta, *sb, *tb;
   T* out;
   int64_t channels;
-  bool relu;
+  bool relu, past_caches;
 };
 
 // One chunk of rows -> count, mean and m2 of its row in the (chunks, channels) outputs.
@@ -44,6 +44,7 @@ struct BnActBwdReduce {
   T* dz;
   double* partial;
   int64_t rows, channels, chunk_rows;
+  bool past_caches;
 };
 
 template <typename T>
@@ -52,6 +53,7 @@ struct BnActBwdApply {
   const float *p, *q, *r, *p2, *q2, *r2;
   T *dy, *dy2;
   int64_t channels;
+  bool past_caches;
 };
 
 // 3 x 3 windows, stride 2, padding 1. The forward works on pooled rows (image, pooled row).
@@ -73,6 +75,7 @@ struct AffineActMaxpoolBwd {
   T* dz;
   double* partial;
   int64_t image_rows, height, width, pooled_height, pooled_width, channels, chunk_rows;
+  bool past_caches;
 };
 
 template <typename T>

@@ -106,6 +106,9 @@ def conv_wgrad(
     groups: int,
 ) -> Tensor:
     dy = output_gradient(dz, y, p, q, r)
+    algorithm = engine.choose_for_wgrad(x.shape, x.dtype, w_shape, stride, padding, dilation, groups)
+    if algorithm is not None:
+        return engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm)
     w = x.new_empty(tuple(w_shape))
     dw = convolution_gradient(dy, activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
     return dw.contiguous()

@@ -1,0 +1,80 @@
+// The engine's op fusedres_cpu::wgrad. Its schema stands in fusedres/backends/cpu/engine.py.
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/conv/memory.h"
+#include "cpu/conv/support.h"
+#include "cpu/conv/wgrad.h"
+#include "cpu/tensor.h"
+
+namespace fusedres::conv {
+namespace {
+
+using cpu::OptionalTensor;
+using cpu::ScalarType;
+using torch::stable::Tensor;
+
+[[noreturn]] void fail(const std::string& message) { throw std::runtime_error("wgrad: " + message); }
+
+Map map_of(const Tensor& x) {
+  return dense_map(x.data_ptr(), x.size(0), x.size(2), x.size(3), x.size(1), sizeof(float));
+}
+
+void check(const Tensor& x, const Tensor& dy, const Filter& filter, Algorithm algorithm) {
+  if (!can_run(algorithm) || data_type(algorithm) != DataType::kFloat32)
+    fail("this process cannot run algorithm " + std::to_string(static_cast<int32_t>(algorithm)));
+  cpu::check_activation("wgrad", "x", x);
+  cpu::check_activation("wgrad", "dy", dy);
+  if (x.scalar_type() != ScalarType::Float || dy.scalar_type() != ScalarType::Float)
+    fail("`x` and `dy` must be float32");
+  if (algorithm == Algorithm::kWinogradF32 &&
+      (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1))
+    fail("Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
+  if (x.size(1) != filter.in_channels)
+    fail(
+        "`x` must have the weight's " + std::to_string(filter.in_channels) + " channels; got " +
+        std::to_string(x.size(1)));
+  if (dy.size(0) != x.size(0) || dy.size(1) != filter.out_channels ||
+      dy.size(2) != filter.out_height(x.size(2)) || dy.size(3) != filter.out_width(x.size(3)))
+    fail(
+        "`dy` must have the shape of the convolution's output; got (" + std::to_string(dy.size(0)) + ", " +
+        std::to_string(dy.size(1)) + ", " + std::to_string(dy.size(2)) + ", " + std::to_string(dy.size(3)) +
+        ")");
+}
+
+// in_scale and in_shift: x is taken as relu(x * in_scale + in_shift), or as it is.
+Tensor wgrad(
+    const Tensor& x, const Tensor& dy, OptionalTensor in_scale, OptionalTensor in_shift,
+    std::vector<int64_t> w_shape, std::vector<int64_t> stride, std::vector<int64_t> padding,
+    int64_t algorithm) {
+  if (w_shape.size() != 4) fail("`w_shape` must have 4 sizes (K, C, R, S)");
+  const auto chosen = static_cast<Algorithm>(algorithm);
+  const Filter filter{w_shape[0], w_shape[1], w_shape[2], w_shape[3],
+                      stride[0],  stride[1],  padding[0], padding[1]};
+  check(x, dy, filter, chosen);
+  if (in_scale.has_value() != in_shift.has_value()) fail("`in_scale` and `in_shift` go together; got only one");
+  const cpu::ChannelVector scale("wgrad", "in_scale", in_scale, filter.in_channels);
+  const cpu::ChannelVector shift("wgrad", "in_shift", in_shift, filter.in_channels);
+  Tensor dw = cpu::empty(x, w_shape);
+  if (dw.numel() == 0) return dw;
+  if (dy.numel() == 0) {
+    std::memset(dw.data_ptr(), 0, dw.numel() * sizeof(float));
+    return dw;
+  }
+  const Wgrad task(
+      kWgradAvx512, kWinogradAvx512, chosen == Algorithm::kWinogradF32, filter, map_of(x),
+      {scale.get(), shift.get()}, map_of(dy), cpu::mutable_data<float>(dw));
+  const int64_t parts = torch::stable::get_num_threads();
+  char* scratch = scratch_memory(task.scratch_bytes(parts));
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) task.run(part, parts, scratch);
+  });
+  return dw;
+}
+
+}  // namespace
+}  // namespace fusedres::conv
+
+STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CPU, m) { m.impl("wgrad", TORCH_BOX(&fusedres::conv::wgrad)); }
