@@ -7,6 +7,7 @@
 #include "cpu/conv/memory.h"
 #include "cpu/conv/support.h"
 #include "cpu/conv/wgrad.h"
+#include "cpu/conv/wgrad_bf16.h"
 #include "cpu/tensor.h"
 
 namespace fusedres::conv {
@@ -18,17 +19,19 @@ using torch::stable::Tensor;
 
 [[noreturn]] void fail(const std::string& message) { throw std::runtime_error("wgrad: " + message); }
 
-Map map_of(const Tensor& x) {
-  return dense_map(x.data_ptr(), x.size(0), x.size(2), x.size(3), x.size(1), sizeof(float));
+Map map_of(const Tensor& x, DataType type) {
+  return dense_map(x.data_ptr(), x.size(0), x.size(2), x.size(3), x.size(1), element_size(type));
 }
 
 void check(const Tensor& x, const Tensor& dy, const Filter& filter, Algorithm algorithm) {
-  if (!can_run(algorithm) || data_type(algorithm) != DataType::kFloat32)
+  if (algorithm == Algorithm::kDirectBf16Dot || !can_run(algorithm))
     fail("this process cannot run algorithm " + std::to_string(static_cast<int32_t>(algorithm)));
   cpu::check_activation("wgrad", "x", x);
   cpu::check_activation("wgrad", "dy", dy);
-  if (x.scalar_type() != ScalarType::Float || dy.scalar_type() != ScalarType::Float)
-    fail("`x` and `dy` must be float32");
+  const ScalarType wanted =
+      data_type(algorithm) == DataType::kFloat32 ? ScalarType::Float : ScalarType::BFloat16;
+  if (x.scalar_type() != wanted || dy.scalar_type() != wanted)
+    fail("`x` and `dy` must have the dtype of the algorithm");
   if (algorithm == Algorithm::kWinogradF32 &&
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1))
     fail("Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
@@ -44,6 +47,15 @@ void check(const Tensor& x, const Tensor& dy, const Filter& filter, Algorithm al
         ")");
 }
 
+template <class Task>
+void run(const Task& task) {
+  const int64_t parts = torch::stable::get_num_threads();
+  char* scratch = scratch_memory(task.scratch_bytes(parts));
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) task.run(part, parts, scratch);
+  });
+}
+
 // in_scale and in_shift: x is taken as relu(x * in_scale + in_shift), or as it is.
 Tensor wgrad(
     const Tensor& x, const Tensor& dy, OptionalTensor in_scale, OptionalTensor in_shift,
@@ -57,20 +69,23 @@ Tensor wgrad(
   if (in_scale.has_value() != in_shift.has_value()) fail("`in_scale` and `in_shift` go together; got only one");
   const cpu::ChannelVector scale("wgrad", "in_scale", in_scale, filter.in_channels);
   const cpu::ChannelVector shift("wgrad", "in_shift", in_shift, filter.in_channels);
-  Tensor dw = cpu::empty(x, w_shape);
+  const DataType type = data_type(chosen);
+  Tensor dw = cpu::empty(x, w_shape, x.scalar_type());
   if (dw.numel() == 0) return dw;
   if (dy.numel() == 0) {
-    std::memset(dw.data_ptr(), 0, dw.numel() * sizeof(float));
+    std::memset(dw.data_ptr(), 0, dw.numel() * element_size(type));
     return dw;
   }
-  const Wgrad task(
-      kWgradAvx512, kWinogradAvx512, chosen == Algorithm::kWinogradF32, filter, map_of(x),
-      {scale.get(), shift.get()}, map_of(dy), cpu::mutable_data<float>(dw));
-  const int64_t parts = torch::stable::get_num_threads();
-  char* scratch = scratch_memory(task.scratch_bytes(parts));
-  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) task.run(part, parts, scratch);
-  });
+  const Activation activation{scale.get(), shift.get()};
+  const Map in = map_of(x, type), gradient = map_of(dy, type);
+  if (type == DataType::kBFloat16) {
+    run(WgradBf16(kWgradBf16Amx, filter, in, activation, gradient, cpu::mutable_data<BFloat16>(dw)));
+  } else {
+    const bool winograd = chosen == Algorithm::kWinogradF32;
+    run(Wgrad(
+        kWgradAvx512, kWinogradAvx512, winograd, filter, in, activation, gradient,
+        cpu::mutable_data<float>(dw)));
+  }
   return dw;
 }
 

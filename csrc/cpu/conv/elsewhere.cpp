@@ -2,6 +2,7 @@
 // so that nothing reads these; the library is loaded whole and needs them defined.
 #include "cpu/conv/tile.h"
 #include "cpu/conv/wgrad.h"
+#include "cpu/conv/wgrad_bf16.h"
 #include "cpu/conv/winograd.h"
 
 #if !defined(__x86_64__)
@@ -11,6 +12,7 @@ const TileFamily kTilesF32Avx512{};
 const TileFamily kTilesBf16Avx512{};
 const TileFamily kTilesBf16Amx{};
 const WgradKernels kWgradAvx512{};
+const WgradBf16Kernels kWgradBf16Amx{};
 const WinogradTransforms kWinogradAvx512{};
 
 }  // namespace fusedres::conv

@@ -4,20 +4,13 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC bug 105593
 #include <immintrin.h>
 
+#include "cpu/conv/amx.h"
 #include "cpu/conv/tile.h"
 
 namespace fusedres::conv {
 namespace {
 
 constexpr int64_t kStep = 32;  // channels of one multiplication
-
-// What ldtilecfg reads (Intel's Software Developer's Manual, volume 1, 18.3).
-struct TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64);
 
 int64_t step_of(const TileCommon& common) { return common.run < kStep ? common.run : kStep; }
 
@@ -30,9 +23,7 @@ void enter(const TileCommon& common) {
     config.rows[tile] = tile < 6 ? pixels : static_cast<uint8_t>(step / 2);
     config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? step * 2 : 64);
   }
-  // GCC's intrinsic declares only 8 of the 64 bytes as read; without this the other stores are dropped.
-  asm volatile("" : : "r"(&config) : "memory");
-  _tile_loadconfig(&config);
+  load_config(config);
 }
 
 void leave() { _tile_release(); }

@@ -5,7 +5,7 @@
 namespace fusedres::conv {
 namespace {
 
-// Pixels of a chunk: a tile's 28 loads, additions and stores are 2% beside 256 x 14 cycles.
+// Pixels that are copied at once, if a line is not longer.
 constexpr int64_t kChunkPixels = 256;
 // The copy of x that a tile of filters runs over: half of L2.
 constexpr int64_t kCopiedBytes = 1 << 20;

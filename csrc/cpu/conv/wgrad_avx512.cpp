@@ -20,6 +20,22 @@ inline __attribute__((always_inline)) __m512 broadcast(const float* from) {
   return v;
 }
 
+// Pixels whose products are summed in one chain. A chain of 196 was seen at twice the error of oneDNN's sums, which
+// go in blocks; 28 loads, additions and stores are 4% beside 128 x 14 cycles.
+constexpr int64_t kChain = 128;
+
+template <int kRows>
+inline __attribute__((always_inline)) void move_to_total(__m512 (&sums)[kRows][2], float* total, bool add) {
+#pragma GCC unroll 14
+  for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      float* to = total + row * 32 + v * 16;
+      _mm512_storeu_ps(to, add ? _mm512_add_ps(sums[row][v], _mm512_loadu_ps(to)) : sums[row][v]);
+      sums[row][v] = _mm512_setzero_ps();
+    }
+}
+
 template <int kRows>
 __attribute__((noinline)) void tile(const WgradTile& work) {
   __m512 sums[kRows][2];
@@ -27,28 +43,33 @@ __attribute__((noinline)) void tile(const WgradTile& work) {
   for (int row = 0; row < kRows; ++row) sums[row][0] = sums[row][1] = _mm512_setzero_ps();
   const float* a = work.a;
   const int64_t step = work.b_step;
+  int64_t room = kChain;
+  bool add = work.add;
   for (int64_t image = 0; image < work.images; ++image)
     for (int64_t line = 0; line < work.lines; ++line) {
       const float* b = work.b + image * work.b_image + line * work.b_line;
-      for (int64_t pixel = work.length; pixel > 0; --pixel) {
-        const __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
+      for (int64_t left = work.length; left > 0;) {
+        const int64_t now = std::min(left, room);
+        for (int64_t pixel = now; pixel > 0; --pixel) {
+          const __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
 #pragma GCC unroll 14
-        for (int row = 0; row < kRows; ++row) {
-          const __m512 v = broadcast(a + row);
-          sums[row][0] = _mm512_fmadd_ps(v, b0, sums[row][0]);
-          sums[row][1] = _mm512_fmadd_ps(v, b1, sums[row][1]);
+          for (int row = 0; row < kRows; ++row) {
+            const __m512 v = broadcast(a + row);
+            sums[row][0] = _mm512_fmadd_ps(v, b0, sums[row][0]);
+            sums[row][1] = _mm512_fmadd_ps(v, b1, sums[row][1]);
+          }
+          a += kRows;
+          b += step;
         }
-        a += kRows;
-        b += step;
+        left -= now;
+        room -= now;
+        if (room > 0) continue;
+        move_to_total<kRows>(sums, work.sums, add);
+        add = true;
+        room = kChain;
       }
     }
-#pragma GCC unroll 14
-  for (int row = 0; row < kRows; ++row)
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      float* to = work.sums + row * 32 + v * 16;
-      _mm512_storeu_ps(to, work.add ? _mm512_add_ps(sums[row][v], _mm512_loadu_ps(to)) : sums[row][v]);
-    }
+  if (room < kChain) move_to_total<kRows>(sums, work.sums, add);
 }
 
 auto tile_of(int64_t rows) -> void (*)(const WgradTile&) {
