@@ -8,6 +8,7 @@
 #include "cpu/conv/memory.h"
 #include "cpu/conv/packed.h"
 #include "cpu/conv/support.h"
+#include "cpu/pages.h"
 #include "cpu/tensor.h"
 
 namespace fusedres::conv {
@@ -134,10 +135,7 @@ Tensor conv_pack(
 }
 
 Tensor new_output(const Tensor& x, int64_t channels, int64_t height, int64_t width) {
-  Tensor out = cpu::empty_nhwc(x, {x.size(0), channels, height, width}, x.scalar_type());
-  const int64_t element = x.scalar_type() == ScalarType::Float ? 4 : 2;
-  advise_large_pages(out.data_ptr(), x.size(0) * channels * height * width * element);
-  return out;
+  return cpu::empty_nhwc(x, {x.size(0), channels, height, width}, x.scalar_type());
 }
 
 Tensor convolve(

@@ -4,14 +4,10 @@
 #include <memory>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "cpu/pages.h"
 
 namespace fusedres::conv {
 namespace {
-
-constexpr int64_t kLargePage = 2 << 20;
 
 struct Free {
   void operator()(char* data) const { std::free(data); }
@@ -36,18 +32,6 @@ char* scratch_memory(int64_t bytes, Scratch use) {
     buffer.capacity = rounded;
   }
   return buffer.data.get();
-}
-
-void advise_large_pages(void* data, int64_t bytes) {
-#if defined(__linux__)
-  const auto begin = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
-  const uintptr_t last = (begin + bytes) / kLargePage * kLargePage;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-  (void)data;
-  (void)bytes;
-#endif
 }
 
 }  // namespace fusedres::conv

@@ -1,4 +1,4 @@
-// Scratch memory of the calling thread, and advice to the kernel about large buffers.
+// Scratch memory of the calling thread.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,5 @@ enum class Scratch { kRun, kWeights };
 // cleared, and is freed with the thread: what a block keeps between its convolutions faults no pages once it
 // is warm.
 char* scratch_memory(int64_t bytes, Scratch use = Scratch::kRun);
-
-// Ask for 2 MB pages where `bytes` fill some: one fault instead of 512, and fewer TLB misses. Only advice:
-// nothing depends on it, and it changes neither malloc nor the memory's contents.
-void advise_large_pages(void* data, int64_t bytes);
 
 }  // namespace fusedres::conv

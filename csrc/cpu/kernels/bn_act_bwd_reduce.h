@@ -21,7 +21,11 @@ FUSEDRES_INLINE void reduce_group(const BnActBwdReduce<T> k, int64_t row, int64_
     if constexpr (kY) mean = load(k.mean + c, n);
     if constexpr (kTwo) mean2 = load(k.mean2 + c, n);
     for (int64_t i = 0; i < rows; ++i) {
-      const int64_t element = at + i * k.channels;
+      const int64_t element = at + i * k.channels, coming = element + kGroup * k.channels;
+      prefetch(k.dout + coming);
+      if constexpr (kY || kMask == Mask::kAffine) prefetch(k.y + coming);
+      if constexpr (kMask == Mask::kOut) prefetch(k.out + coming);
+      if constexpr (kTwo) prefetch(k.y2 + coming);
       Vec dz = load(k.dout + element, n), y{};
       if constexpr (kY || kMask == Mask::kAffine) y = load(k.y + element, n);
       if constexpr (kMask == Mask::kOut) dz = where_positive(load(k.out + element, n), dz);

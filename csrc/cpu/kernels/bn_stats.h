@@ -28,6 +28,7 @@ FUSEDRES_INLINE void shifted_sums(
     const Lanes origin = __builtin_convertvector(load(shift + c, n), Lanes);
     Lanes s{}, q{};
     for (int64_t i = 0; i < rows; ++i) {
+      prefetch(y + (kStatsGroup + i) * k.channels);
       const Lanes d = __builtin_convertvector(load(y + i * k.channels, n), Lanes) - origin;
       s += d;
       q += d * d;
