@@ -1,5 +1,6 @@
 // The engine's ops: fusedres_cpu::conv_engine_runs, conv_pack, conv_packed, block_packed. Their schemas stand
 // in fusedres/backends/cpu/engine.py.
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -173,6 +174,47 @@ Tensor conv_once(
   return convolve("conv_once", header, x, packed, std::nullopt, std::nullopt, residual, false);
 }
 
+// The gradient of a strided 1 x 1 convolution's input: `add`, or zeros, and at every stride-th pixel the
+// convolution of dy with the turned filters.
+Tensor dgrad_strided(
+    const Tensor& dy, const Tensor& turned, OptionalTensor add, std::vector<int64_t> x_shape,
+    std::vector<int64_t> stride, int64_t algorithm) {
+  constexpr const char* kOp = "dgrad_strided";
+  const PackedHeader header = header_for(kOp, turned, {1, 1}, {0, 0}, algorithm);
+  if (!header.filter.pointwise()) fail("dgrad_strided: needs a 1 x 1 filter");
+  check_input(kOp, header, dy);
+  check_channels(kOp, "turned", header, dy.size(1));
+  const auto reached = [&](int dimension) {
+    return (x_shape[dimension] - 1) / stride[dimension - 2] + 1 == dy.size(dimension);
+  };
+  if (x_shape.size() != 4 || x_shape[0] != dy.size(0) || x_shape[1] != header.filter.out_channels ||
+      !reached(2) || !reached(3))
+    fail("dgrad_strided: `x_shape` must be the input's of a convolution with `dy`'s output");
+  Tensor dx = new_output(dy, x_shape[1], x_shape[2], x_shape[3]);
+  if (add.has_value()) cpu::check_like(kOp, "add", *add, dx);
+  if (dx.numel() == 0) return dx;
+  Map to = map_of(dx);
+  cpu::parallel(x_shape[0] * x_shape[2], x_shape[3] * x_shape[1], [&](int64_t begin, int64_t end) {
+    char* rows = to.data + begin * to.row;
+    const int64_t bytes = (end - begin) * to.row;
+    if (add.has_value()) {
+      std::memcpy(rows, static_cast<const char*>(add->data_ptr()) + begin * to.row, bytes);
+    } else {
+      std::memset(rows, 0, bytes);
+    }
+  });
+  char* packed = scratch_memory(header.bytes, Scratch::kWeights);
+  pack_into(header, turned, packed);
+  to.height = dy.size(2);
+  to.width = dy.size(3);
+  to.pixel *= stride[1];
+  to.row *= stride[0];
+  const PaddedAffine affine(kOp, std::nullopt, std::nullopt, x_shape[1]);
+  TorchTeam team;
+  run_conv(packed, Epilogue{affine.scale(), affine.shift(), false}, map_of(dy), to, to, team);
+  return dx;
+}
+
 // convs: 2 or 3 in order, then the downsample if there is one. scales and shifts go with them.
 Tensor block_packed(
     const Tensor& x, std::vector<Tensor> packed, std::vector<Tensor> scales, std::vector<Tensor> shifts,
@@ -219,6 +261,7 @@ Tensor block_packed(
 STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CPU, m) {
   m.impl("conv_pack", TORCH_BOX(&fusedres::conv::conv_pack));
   m.impl("conv_once", TORCH_BOX(&fusedres::conv::conv_once));
+  m.impl("dgrad_strided", TORCH_BOX(&fusedres::conv::dgrad_strided));
   m.impl("conv_packed", TORCH_BOX(&fusedres::conv::conv_packed));
   m.impl("block_packed", TORCH_BOX(&fusedres::conv::block_packed));
 }

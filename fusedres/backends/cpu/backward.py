@@ -40,8 +40,13 @@ def input_gradient(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    """``dgrad(dy, w) + add``; at stride 1 a convolution with turned filters, ours where that is faster."""
+    """``dgrad(dy, w) + add``: a convolution with turned filters, where ours is faster than the library's dgrad."""
     rows, cols = w.shape[2:]
+    if (rows, cols) == (1, 1) and tuple(stride) != (1, 1) and tuple(padding) == (0, 0):
+        turned = w.transpose(0, 1)
+        strided = engine.choose_for_strided_dgrad(dy.shape, dy.dtype, turned.shape, dilation, groups)
+        if strided is not None:
+            return engine.dgrad_strided(dy, turned, add, x_shape, stride, strided)
     turned_padding = (rows - 1 - padding[0], cols - 1 - padding[1])
     if tuple(stride) == (1, 1) and groups == 1 and min(turned_padding) >= 0:
         turned_shape = (w.shape[1], w.shape[0], rows, cols)
