@@ -1,4 +1,6 @@
 // fusedres_cpu::bn_act_bwd_reduce, ::bn_bwd_finalize
+#include "cpu/bn_act_bwd_reduce.h"
+
 #include <algorithm>
 #include <tuple>
 
@@ -8,46 +10,83 @@
 namespace fusedres::cpu {
 namespace {
 
+void check_operands(const char* op, const Tensor& dout, const ReduceOperands& o) {
+  if (o.out.has_value()) check_like(op, "out", *o.out, dout);
+  if (o.y.has_value()) check_like(op, "y", *o.y, dout);
+  if (o.y2.has_value()) check_like(op, "y2", *o.y2, dout);
+  STD_TORCH_CHECK(
+      o.s.has_value() == o.t.has_value() && (o.y.has_value() || !o.s.has_value()), op,
+      ": `s` and `t` go together and with `y`; got only some");
+  STD_TORCH_CHECK(
+      o.mean.has_value() == o.invstd.has_value() && (o.y.has_value() || !o.mean.has_value()), op,
+      ": `mean` and `invstd` go together and with `y`; got only some");
+  STD_TORCH_CHECK(
+      o.y2.has_value() == o.mean2.has_value() && o.y2.has_value() == o.invstd2.has_value(), op,
+      ": `y2`, `mean2` and `invstd2` go together; got only some");
+}
+
+}  // namespace
+
+ReducePass::ReducePass(
+    const char* op, const Tensor& dout, const ReduceOperands& operands, const Tensor& dz)
+    : operands_(operands),
+      like_(dout),
+      s_(op, "s", operands.s, dout.size(1)),
+      t_(op, "t", operands.t, dout.size(1)),
+      mean_(op, "mean", operands.mean, dout.size(1)),
+      invstd_(op, "invstd", operands.invstd, dout.size(1)),
+      mean2_(op, "mean2", operands.mean2, dout.size(1)),
+      invstd2_(op, "invstd2", operands.invstd2, dout.size(1)),
+      pass_{Chunks(rows_of(dout), dout.size(1)), rows_of(dout), dout.size(1), {}} {
+  check_operands(op, dout, operands);
+  const int64_t channels = dout.size(1);
+  partial_.resize(pass_.chunks.count * 3 * channels);
+  // A line that was just written, and is read again at once, is not sent past the caches.
+  const bool past_caches = masks(operands) && dz.data_ptr() != dout.data_ptr() && streams(dz);
+  dispatch_element(dout, [&](auto element) {
+    using T = decltype(element);
+    const BnActBwdReduce<T> params{data<T>(dout),
+                                   data<T>(operands.out),
+                                   data<T>(operands.y),
+                                   data<T>(operands.y2),
+                                   s_.get(),
+                                   t_.get(),
+                                   mean_.get(),
+                                   mean2_.get(),
+                                   mutable_data<T>(dz),
+                                   partial_.data(),
+                                   rows_of(dout),
+                                   channels,
+                                   pass_.chunks.rows,
+                                   past_caches};
+    pass_.run = [params](int64_t begin, int64_t end) {
+      kernels().of<T>().bn_act_bwd_reduce(params, begin, end);
+    };
+  });
+}
+
+Tensor ReducePass::sums() const {
+  return merge_sums(partial_, like_, pass_.chunks.count, like_.size(1), 1, invstd_.get());
+}
+
+Tensor ReducePass::sums2() const {
+  if (!operands_.y2.has_value()) return absent(empty(like_, {0}));
+  return merge_sums(partial_, like_, pass_.chunks.count, like_.size(1), 2, invstd2_.get());
+}
+
+namespace {
+
 std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce(
     const Tensor& dout, const OptionalTensor& out, const OptionalTensor& y, const OptionalTensor& s,
     const OptionalTensor& t, const OptionalTensor& mean, const OptionalTensor& invstd,
     const OptionalTensor& y2, const OptionalTensor& mean2, const OptionalTensor& invstd2) {
   constexpr const char* op = "bn_act_bwd_reduce";
   check_activation(op, "dout", dout);
-  if (out.has_value()) check_like(op, "out", *out, dout);
-  if (y.has_value()) check_like(op, "y", *y, dout);
-  if (y2.has_value()) check_like(op, "y2", *y2, dout);
-  STD_TORCH_CHECK(
-      s.has_value() == t.has_value() && (y.has_value() || !s.has_value()), op,
-      ": `s` and `t` go together and with `y`; got only some");
-  STD_TORCH_CHECK(
-      mean.has_value() == invstd.has_value() && (y.has_value() || !mean.has_value()), op,
-      ": `mean` and `invstd` go together and with `y`; got only some");
-  STD_TORCH_CHECK(
-      y2.has_value() == mean2.has_value() && y2.has_value() == invstd2.has_value(), op,
-      ": `y2`, `mean2` and `invstd2` go together; got only some");
-  const int64_t channels = dout.size(1);
-  const ChannelVector vs(op, "s", s, channels), vt(op, "t", t, channels);
-  const ChannelVector vmean(op, "mean", mean, channels), vinvstd(op, "invstd", invstd, channels);
-  const ChannelVector vmean2(op, "mean2", mean2, channels), vinvstd2(op, "invstd2", invstd2, channels);
-
-  const bool masked = out.has_value() || s.has_value();
-  Tensor dz = masked ? empty_as(dout) : absent(dout);
-  const Chunks chunks(rows_of(dout), channels);
-  std::vector<double> partial(chunks.count * 3 * channels);
-  dispatch_element(dout, [&](auto element) {
-    using T = decltype(element);
-    const BnActBwdReduce<T> params{
-        data<T>(dout), data<T>(out),        data<T>(y),     data<T>(y2),   vs.get(), vt.get(),   vmean.get(),
-        vmean2.get(),  mutable_data<T>(dz), partial.data(), rows_of(dout), channels, chunks.rows, masked && streams(dz)};
-    parallel(chunks.count, chunks.rows * channels, [&](int64_t begin, int64_t end) {
-      kernels().of<T>().bn_act_bwd_reduce(params, begin, end);
-    });
-  });
-  Tensor sums = merge_sums(partial, dout, chunks.count, channels, 1, vinvstd.get());
-  Tensor sums2 =
-      y2.has_value() ? merge_sums(partial, dout, chunks.count, channels, 2, vinvstd2.get()) : absent(sums);
-  return {dz, sums, sums2};
+  const ReduceOperands operands{out, y, s, t, mean, invstd, y2, mean2, invstd2};
+  Tensor dz = ReducePass::masks(operands) ? empty_as(dout) : absent(dout);
+  const ReducePass reduce(op, dout, operands, dz);
+  reduce.pass().run_all();
+  return {dz, reduce.sums(), reduce.sums2()};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_bwd_finalize(

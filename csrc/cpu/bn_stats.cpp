@@ -1,18 +1,18 @@
 // fusedres_cpu::bn_stats, ::bn_finalize, ::bn_update_running
+#include "cpu/bn_stats.h"
+
 #include <tuple>
 
 #include "cpu/kernels/params.h"
 #include "cpu/tensor.h"
 
 namespace fusedres::cpu {
-namespace {
 
-std::tuple<Tensor, Tensor, Tensor> bn_stats(const Tensor& y) {
-  check_activation("bn_stats", "y", y);
-  const int64_t channels = y.size(1);
-  const Chunks chunks(rows_of(y), channels);
-  Tensor count = empty(y, {chunks.count}), mean = empty(y, {chunks.count, channels});
-  Tensor m2 = empty(y, {chunks.count, channels});
+StatsPass::StatsPass(const Tensor& y) : pass{Chunks(rows_of(y), y.size(1)), rows_of(y), y.size(1), {}} {
+  const int64_t channels = y.size(1), chunks = pass.chunks.count;
+  count = empty(y, {chunks});
+  mean = empty(y, {chunks, channels});
+  m2 = empty(y, {chunks, channels});
   dispatch_element(y, [&](auto element) {
     using T = decltype(element);
     const BnStats<T> params{
@@ -22,12 +22,18 @@ std::tuple<Tensor, Tensor, Tensor> bn_stats(const Tensor& y) {
         mutable_data<float>(m2),
         rows_of(y),
         channels,
-        chunks.rows};
-    parallel(chunks.count, chunks.rows * channels, [&](int64_t begin, int64_t end) {
-      kernels().of<T>().bn_stats(params, begin, end);
-    });
+        pass.chunks.rows};
+    pass.run = [params](int64_t begin, int64_t end) { kernels().of<T>().bn_stats(params, begin, end); };
   });
-  return {count, mean, m2};
+}
+
+namespace {
+
+std::tuple<Tensor, Tensor, Tensor> bn_stats(const Tensor& y) {
+  check_activation("bn_stats", "y", y);
+  StatsPass stats(y);
+  stats.pass.run_all();
+  return {stats.count, stats.mean, stats.m2};
 }
 
 void check_partials(const Tensor& count, const Tensor& mean, const Tensor& m2) {

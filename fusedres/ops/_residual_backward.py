@@ -236,21 +236,17 @@ class _BatchStats(_Backward):
             branch = second if i == end else (None,) * 4
             dy, dy_branch = self.kernel("bn_act_bwd_apply")(dz, ys[i], *coefficients, *branch)
             dy_skip = dy_branch if i == end else dy_skip
-            source, affine = (ys[i - 1], statistics[i - 1].affine) if i else (x, None)
+            source, before = (ys[i - 1], statistics[i - 1]) if i else (x, None)
             add = join if self.identity and i == 0 else None
-            dx = self._conv_backward(i, layer, dy, source, affine, add, needs.before(i))
+            dx, sums = self._conv_backward(i, layer, dy, source, before, add, needs.before(i))
             if dx is None:
                 break
-            if i:
-                before = statistics[i - 1]
-                dz, sums, _ = self.kernel("bn_act_bwd_reduce")(
-                    dx, None, ys[i - 1], *before.affine, before.mean, before.invstd, None, None, None
-                )
-                coefficients = self._finalize(i - 1, sums, ys[i - 1])
+            if sums is not None:
+                dz, coefficients = dx, self._finalize(i - 1, sums, source)
             else:
                 self.grads.x = dx
         if skip is not None and dy_skip is not None:
-            dx = self._conv_backward(self.skip, skip, dy_skip, x, None, self.grads.x, needs.x)
+            dx, _ = self._conv_backward(self.skip, skip, dy_skip, x, None, self.grads.x, needs.x)
             self.grads.x = dx if needs.x else None
 
     def _conv_backward(
@@ -259,34 +255,58 @@ class _BatchStats(_Backward):
         layer: Layer,
         dy: Tensor,
         source: Tensor,
-        affine: tuple[Tensor, Tensor] | None,
+        before: Statistics | None,
         add: Tensor | None,
         need_dx: bool,
-    ) -> Tensor | None:
-        """The weight's gradient, kept; and dgrad + ``add``, returned. ``affine`` activates ``source``."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The weight's gradient, kept; and dgrad + ``add``, returned.
+
+        ``before`` are the statistics of the BatchNorm whose raw input ``source`` is: it is activated for wgrad, and
+        dgrad goes on through its ReLU to dz and its sums.
+        """
+        if self.method.composition == "pointwise":
+            return self._library_backward(i, layer, dy, source, before, add, need_dx)
+        if self.needs.weight[i]:
+            affine = before.affine if before is not None else (None, None)
+            self.grads.weight[i] = self.kernel("conv_wgrad")(
+                source, dy, *affine, *(None,) * 4, layer.weight.shape, *layer.geometry
+            )
+        if not need_dx:
+            return None, None
+        prev: tuple[Tensor | None, ...] = (None,) * 5
+        if before is not None:
+            prev = (source, *before.affine, before.mean, before.invstd)
+        dx, sums = self.kernel("conv_dgrad")(
+            dy, layer.weight, *(None,) * 4, add, *prev, source.shape, *layer.geometry
+        )
+        return dx, sums if before is not None else None
+
+    def _library_backward(
+        self,
+        i: int,
+        layer: Layer,
+        dy: Tensor,
+        source: Tensor,
+        before: Statistics | None,
+        add: Tensor | None,
+        need_dx: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """:meth:`_conv_backward` by the library's convolution, with passes of their own around it."""
         need_dw = self.needs.weight[i]
         if not (need_dx or need_dw):
-            return None
-        dx: Tensor | None = None
-        dw: Tensor | None = None
-        if self.method.composition == "pointwise":
-            if affine is not None and need_dw:
-                source = activate(self.method, source, affine)
-            dx, dw = library_conv_backward(dy, source, layer.weight, layer.geometry, need_dx, need_dw)
-            if dx is not None and add is not None:
-                dx.add_(add)
-        else:
-            if need_dw:
-                dw = self.kernel("conv_wgrad")(
-                    source, dy, *(affine or (None, None)), *(None,) * 4, layer.weight.shape, *layer.geometry
-                )
-            if need_dx:
-                dx, _ = self.kernel("conv_dgrad")(
-                    dy, layer.weight, *(None,) * 4, add, *(None,) * 5, source.shape, *layer.geometry
-                )
+            return None, None
+        activated = source
+        if before is not None and need_dw:
+            activated = activate(self.method, source, before.affine)
+        dx, dw = library_conv_backward(dy, activated, layer.weight, layer.geometry, need_dx, need_dw)
         if dw is not None:
             self.grads.weight[i] = dw
-        return dx
+        if dx is None or before is None:
+            return (dx if dx is None or add is None else dx.add_(add)), None
+        dz, sums, _ = self.kernel("bn_act_bwd_reduce")(
+            dx, None, source, *before.affine, before.mean, before.invstd, None, None, None
+        )
+        return dz, sums
 
 
 class _Frozen(_Backward):

@@ -78,8 +78,9 @@ int64_t images_at_once(const Block& block, const Map& in) {
 
 void run_conv(
     const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
-    Team& team) {
+    Team& team, const Watcher& watcher) {
   ConvTask task(packed, epilogue, in, team.size);
+  task.watch(watcher);
   task.place(scratch_memory(task.memory_bytes()));
   task.write(out, residual);
   for (int64_t phase = 0; phase < task.phases(); ++phase)

@@ -37,7 +37,7 @@ class Team {
 // relu?(conv(in) * scale + shift + residual?); residual.data may be null.
 void run_conv(
     const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
-    Team& team);
+    Team& team, const Watcher& watcher = {});
 
 // `in` and `out` are dense and do not overlap.
 void run_block(const Block& block, const Map& in, const Map& out, Team& team);

@@ -33,6 +33,16 @@ struct Segments {
 
   int64_t count() const { return images * rows * per_row; }
 
+  // Output pixels of the lines that end before `segment`; where everything is one line, of the segments.
+  int64_t pixels_before(int64_t segment) const {
+    if (images * rows == 1) return std::min(segment * length, width);
+    return segment / per_row * width;
+  }
+  // Those before a thread that begins with `segment`, with the line that another one began.
+  int64_t own_pixels(int64_t segment) const {
+    return pixels_before(images * rows == 1 ? segment : round_up(segment, per_row));
+  }
+
   void place(const DirectConv& conv, int64_t segment, int half, Tile& tile) const {
     const int64_t row = segment / per_row;
     const int64_t wanted = segment % per_row * length;
@@ -115,6 +125,7 @@ void DirectConv::run(int64_t part, int64_t parts) const {
   const bool small = (own_panels.end - own_panels.begin) * weights_of_panel <= kSmallWeights;
   const int64_t block = std::clamp<int64_t>(
       small ? kSmallBlock / (tile_bytes + written) : kLargeBlock / tile_bytes, 1, kBlockTiles);
+  const int64_t own_pixels = segments.own_pixels(2 * own_tiles.begin);
   Tile list[kBlockTiles];
   for (int64_t from = own_tiles.begin; from < own_tiles.end; from += block) {
     const int64_t in_block = std::min(block, own_tiles.end - from);
@@ -150,6 +161,10 @@ void DirectConv::run(int64_t part, int64_t parts) const {
         kernels[odd_end && t + 1 == in_block ? 0 : 1](common, tile);
       }
     }
+    if (!split_panels)
+      watcher.tell(
+          part, std::max(own_pixels, segments.pixels_before(2 * from)),
+          segments.pixels_before(std::min(2 * (from + in_block), segments.count())));
   }
   if (tiles->leave != nullptr) tiles->leave();
 }

@@ -19,6 +19,8 @@ struct DirectConv {
   int64_t step_h = 1, step_w = 1;  // input pixels from one output pixel to the next
   const void* next = nullptr;      // packed weights of what runs after this, whose first ones are prefetched
 
+  Watcher watcher;
+
   // Do part `part` of `parts`; parts share nothing but read-only data.
   void run(int64_t part, int64_t parts) const;
 };

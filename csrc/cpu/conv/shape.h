@@ -76,6 +76,17 @@ struct Epilogue {
   bool relu = false;
 };
 
+// Told by each thread of output pixels (in the order n, y, x) that are complete and still near: [begin, end) after
+// [begin, end), ascending and without gaps. Pixels that nobody was told of are complete when the convolution ends.
+struct Watcher {
+  void (*completed)(void* context, int64_t part, int64_t begin, int64_t end) = nullptr;
+  void* context = nullptr;
+
+  void tell(int64_t part, int64_t begin, int64_t end) const {
+    if (completed != nullptr && begin < end) completed(context, part, begin, end);
+  }
+};
+
 // [begin, end) of part `part` of `parts` of `count` things.
 struct Range {
   int64_t begin, end;

@@ -24,6 +24,7 @@ class ConvTask {
   // The output's sizes, dense and without data.
   Map output_like() const;
   void write(const Map& out, const Map& residual);
+  void watch(const Watcher& watcher) { direct_.watcher = fast_.watcher = watcher; }
   // What will run after this task.
   void precede(const ConvTask& next) { direct_.next = next.direct_.packed; }
 

@@ -133,6 +133,11 @@ void WinogradConv::multiply_panel(
   }
 }
 
+int64_t WinogradConv::pixels_before(int64_t line) const {
+  const int64_t down = ceil_div(out.height, 2);
+  return (line / down * out.height + line % down * 2) * out.width;
+}
+
 void WinogradConv::run(int64_t phase, int64_t part) const {
   const Layout layout(*this, block);
   const int64_t patches = patch_count(), panels = packed_header(packed).filter.panels();
@@ -154,6 +159,10 @@ void WinogradConv::run(int64_t phase, int64_t part) const {
     const Range now{from, std::min(from + block, own.end)};
     transform_inputs(layout, now, from, zeros, v);
     for (int64_t p = 0; p < panels; ++p) multiply_panel(layout, p, now, v, m);
+    const int64_t across = ceil_div(out.width, 2);
+    watcher.tell(
+        part, pixels_before(std::max(from / across, ceil_div(own.begin, across))),
+        pixels_before(now.end / across));
   }
 }
 

@@ -37,6 +37,7 @@ struct WinogradConv {
   int64_t block = 0;
   int64_t parts = 1;
   char* scratch = nullptr;
+  Watcher watcher;
 
   // Choose for `parts` threads; needs packed, in and out.
   void plan(int64_t threads);
@@ -48,6 +49,8 @@ struct WinogradConv {
  private:
   struct Layout;
   int64_t patch_count() const;
+  // Output pixels before a line of patches.
+  int64_t pixels_before(int64_t line) const;
   void transform_inputs(
       const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const;
   void multiply_panel(const Layout& layout, int64_t panel, Range patches, const float* v, float* m) const;

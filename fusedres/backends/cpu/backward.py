@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,29 @@ def output_gradient(
     return dy
 
 
+class Turned(NamedTuple):
+    """dgrad at stride 1 as a convolution: its filters, its padding, and the engine's algorithm for it."""
+
+    w: Tensor
+    padding: Ints
+    algorithm: engine.Algorithm
+
+
+def turned(
+    dy: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Turned | None:
+    """The convolution that is this dgrad, where the engine does it faster than oneDNN its dgrad."""
+    rows, cols = w.shape[2:]
+    around = (rows - 1 - padding[0], cols - 1 - padding[1])
+    if tuple(stride) != (1, 1) or groups != 1 or min(around) < 0:
+        return None
+    shape = (w.shape[1], w.shape[0], rows, cols)
+    algorithm = engine.choose_for_training(dy.shape, dy.dtype, shape, stride, around, dilation, groups)
+    if algorithm is None:
+        return None
+    return Turned((w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1), around, algorithm)
+
+
 def input_gradient(
     dy: Tensor,
     w: Tensor,
@@ -40,22 +64,14 @@ def input_gradient(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    """``dgrad(dy, w) + add``: a convolution with turned filters, where ours is faster than the library's dgrad."""
-    rows, cols = w.shape[2:]
-    if (rows, cols) == (1, 1) and tuple(stride) != (1, 1) and tuple(padding) == (0, 0):
-        turned = w.transpose(0, 1)
-        strided = engine.choose_for_strided_dgrad(dy.shape, dy.dtype, turned.shape, dilation, groups)
+    """``dgrad(dy, w) + add``: ours where that is faster than the library's."""
+    if (conv := turned(dy, w, stride, padding, dilation, groups)) is not None:
+        return engine.conv_once(dy, conv.w, add, (1, 1), conv.padding, conv.algorithm)
+    if w.shape[2:] == (1, 1) and tuple(stride) != (1, 1) and tuple(padding) == (0, 0):
+        across = w.transpose(0, 1)
+        strided = engine.choose_for_strided_dgrad(dy.shape, dy.dtype, across.shape, dilation, groups)
         if strided is not None:
-            return engine.dgrad_strided(dy, turned, add, x_shape, stride, strided)
-    turned_padding = (rows - 1 - padding[0], cols - 1 - padding[1])
-    if tuple(stride) == (1, 1) and groups == 1 and min(turned_padding) >= 0:
-        turned_shape = (w.shape[1], w.shape[0], rows, cols)
-        algorithm = engine.choose_for_training(
-            dy.shape, dy.dtype, turned_shape, stride, turned_padding, dilation, groups
-        )
-        if algorithm is not None:
-            turned = (w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1)
-            return engine.conv_once(dy, turned, add, stride, turned_padding, algorithm)
+            return engine.dgrad_strided(dy, across, add, x_shape, stride, strided)
     x = empty_nhwc(dy, x_shape)
     dx = convolution_gradient(dy, x, w, stride, padding, dilation, groups, of="x")
     dx = dx.contiguous(memory_format=torch.channels_last)
@@ -83,14 +99,18 @@ def conv_dgrad(
     groups: int,
 ) -> tuple[Tensor, Tensor]:
     dy = output_gradient(dz, y, p, q, r)
-    dx = input_gradient(dy, w, add, x_shape, stride, padding, dilation, groups)
     if prev_y is None:
+        dx = input_gradient(dy, w, add, x_shape, stride, padding, dilation, groups)
         return dx, absent(torch.empty(0))
-    out, y_of_mask = (prev_y, None) if prev_s is None else (None, prev_y)
-    if prev_mean is not None:
-        y_of_mask = prev_y
-    reduce = kernel("cpu", "bn_act_bwd_reduce")
-    dz_before, sums, _ = reduce(dx, out, y_of_mask, prev_s, prev_t, prev_mean, prev_invstd, None, None, None)
+    # Without an affine the mask is prev_y > 0: it is an activation, not what BatchNorm took.
+    out = prev_y if prev_s is None else None
+    y_before = prev_y if prev_s is not None or prev_mean is not None else None
+    before = (out, y_before, prev_s, prev_t, prev_mean, prev_invstd)
+    conv = turned(dy, w, stride, padding, dilation, groups) if add is None else None
+    if conv is not None:
+        return engine.conv_once_reduce(dy, conv.w, before, conv.padding, conv.algorithm)
+    dx = input_gradient(dy, w, add, x_shape, stride, padding, dilation, groups)
+    dz_before, sums, _ = kernel("cpu", "bn_act_bwd_reduce")(dx, *before, None, None, None)
     return dz_before, sums
 
 

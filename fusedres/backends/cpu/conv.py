@@ -65,9 +65,8 @@ def conv_stats(
     z = activated(x, in_scale, in_shift)
     algorithm = engine.choose_for_training(z.shape, z.dtype, w.shape, stride, padding, dilation, groups)
     if algorithm is not None:
-        y = engine.conv_once(z, w, None, stride, padding, algorithm)
-    else:
-        y = convolution(z, w, stride, padding, dilation, groups)
+        return engine.conv_once_stats(z, w, stride, padding, algorithm)
+    y = convolution(z, w, stride, padding, dilation, groups)
     return y, *kernel("cpu", "bn_stats")(y)
 
 

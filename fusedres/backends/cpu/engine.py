@@ -29,6 +29,10 @@ for _schema in (
     "conv_pack(Tensor w, SymInt[2] stride, SymInt[2] padding, int algorithm) -> Tensor",
     "conv_once(Tensor x, Tensor w, Tensor? residual, SymInt[2] stride, SymInt[2] padding, int algorithm)"
     " -> Tensor",
+    "conv_once_stats(Tensor x, Tensor w, SymInt[2] stride, SymInt[2] padding, int algorithm)"
+    " -> (Tensor y, Tensor count, Tensor mean, Tensor m2)",
+    "conv_once_reduce(Tensor dy, Tensor w, Tensor? out, Tensor? y, Tensor? s, Tensor? t, Tensor? mean,"
+    " Tensor? invstd, SymInt[2] padding, int algorithm) -> (Tensor dz, Tensor sums)",
     "dgrad_strided(Tensor dy, Tensor turned, Tensor? add, SymInt[4] x_shape, SymInt[2] stride, int algorithm)"
     " -> Tensor",
     "conv_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift, Tensor? residual, bool relu)"
@@ -177,6 +181,22 @@ def conv_once(
     """``conv(x, w) + residual`` with weights that are packed for this call alone."""
     out: Tensor = _OPS.conv_once.default(x, w, residual, stride, padding, algorithm)
     return out
+
+
+def conv_once_stats(
+    x: Tensor, w: Tensor, stride: Ints, padding: Ints, algorithm: Algorithm
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`conv_once` and the ``bn_stats`` of its output, taken while that is near."""
+    y, count, mean, m2 = _OPS.conv_once_stats.default(x, w, stride, padding, algorithm)
+    return y, count, mean, m2
+
+
+def conv_once_reduce(
+    dy: Tensor, w: Tensor, before: Sequence[Tensor | None], padding: Ints, algorithm: Algorithm
+) -> tuple[Tensor, Tensor]:
+    """:func:`conv_once` and ``bn_act_bwd_reduce`` of its output: ``before`` is (out, y, s, t, mean, invstd)."""
+    dz, sums = _OPS.conv_once_reduce.default(dy, w, *before, padding, algorithm)
+    return dz, sums
 
 
 def dgrad_strided(
