@@ -14,14 +14,14 @@ constexpr int64_t kStep = 32;  // channels of one multiplication
 
 int64_t step_of(const TileCommon& common) { return common.run < kStep ? common.run : kStep; }
 
-// Tiles 0-3: sums. 4, 5: a half's input. 6, 7: weights, a row for each pair of channels.
+// Tiles 0, 1: sums. 2: a half's input. 3: weights, a row for each pair of channels.
 void enter(const TileCommon& common) {
   TileConfig config;
   const auto pixels = static_cast<uint8_t>(common.rows);
   const int64_t step = step_of(common);
-  for (int tile = 0; tile < 8; ++tile) {
-    config.rows[tile] = tile < 6 ? pixels : static_cast<uint8_t>(step / 2);
-    config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? step * 2 : 64);
+  for (int tile = 0; tile < 4; ++tile) {
+    config.rows[tile] = tile < 3 ? pixels : static_cast<uint8_t>(step / 2);
+    config.row_bytes[tile] = static_cast<uint16_t>(tile == 2 ? step * 2 : 64);
   }
   load_config(config);
 }
@@ -63,51 +63,49 @@ void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
   }
 }
 
+// The sums of 16 filters, in tiles 0 and 1; `weights` point at the filters' half of each step.
 template <int kHalves>
-void amx_tile(const TileCommon& common, const Tile& tile) {
+void multiply(
+    const TileCommon& common, const Tile& tile, const char* weights, const char* ahead, int64_t ahead_step) {
   const int64_t step = step_of(common), steps = common.run / step;
-  const int64_t weight_bytes = step * 32;  // step / 2 rows of 64
-  const char* weights = tile.weights;
-  const char* ahead = tile.ahead;
-  const int64_t ahead_step = (tile.ahead_bytes + steps * common.tap_count - 1) / (steps * common.tap_count);
+  const int64_t weight_step = step * 64;
   _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (kHalves == 2) {
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  prefetch_outputs(common, tile, 0);
-  if constexpr (kHalves == 2) prefetch_outputs(common, tile, 1);
+  if constexpr (kHalves == 2) _tile_zero(1);
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
     const char* a0 = tile.in[0] + common.taps[tap];
     const char* a1 = kHalves == 2 ? tile.in[1] + common.taps[tap] : nullptr;
     for (int64_t k = 0; k < steps; ++k) {
-      _tile_loadd(6, weights, 64);
-      _tile_loadd(4, a0, common.in_step);
-      _tile_loadd(7, weights + weight_bytes, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(3, weights, 64);
+      _tile_loadd(2, a0, common.in_step);
+      _tile_dpbf16ps(0, 2, 3);
       if constexpr (kHalves == 2) {
-        _tile_loadd(5, a1, common.in_step);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(2, a1, common.in_step);
+        _tile_dpbf16ps(1, 2, 3);
         a1 += 2 * step;
       }
       for (int64_t line = 0; line < ahead_step; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
       a0 += 2 * step;
-      weights += 2 * weight_bytes;
+      weights += weight_step;
       ahead += ahead_step;
     }
   }
+}
+
+template <int kHalves>
+void amx_tile(const TileCommon& common, const Tile& tile) {
+  const int64_t step = step_of(common), steps = common.run / step * common.tap_count;
+  const int64_t ahead_step = (tile.ahead_bytes + 2 * steps - 1) / (2 * steps);
   alignas(64) float sums[2][512];
-  _tile_stored(0, sums[0], 64);
-  _tile_stored(1, sums[0] + 256, 64);
-  store_half(sums[0], common, tile, 0);
-  if constexpr (kHalves == 2) {
-    _tile_stored(2, sums[1], 64);
-    _tile_stored(3, sums[1] + 256, 64);
-    store_half(sums[1], common, tile, 1);
+  prefetch_outputs(common, tile, 0);
+  if constexpr (kHalves == 2) prefetch_outputs(common, tile, 1);
+  for (int64_t v = 0; v < 2; ++v) {
+    multiply<kHalves>(
+        common, tile, tile.weights + v * step * 32, tile.ahead + v * steps * ahead_step, ahead_step);
+    _tile_stored(0, sums[0] + v * 256, 64);
+    if constexpr (kHalves == 2) _tile_stored(1, sums[1] + v * 256, 64);
   }
+  store_half(sums[0], common, tile, 0);
+  if constexpr (kHalves == 2) store_half(sums[1], common, tile, 1);
 }
 
 TileKernel kernel(int64_t, int64_t halves) { return halves == 2 ? amx_tile<2> : amx_tile<1>; }
