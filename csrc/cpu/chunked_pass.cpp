@@ -6,19 +6,19 @@ namespace fusedres::cpu {
 
 conv::Watcher NearPass::watcher() {
   return {
-      [](void* self, int64_t part, int64_t begin, int64_t end) {
-        static_cast<NearPass*>(self)->completed(part, begin, end);
+      [](void* self, int64_t first, int64_t begin, int64_t end) {
+        static_cast<NearPass*>(self)->completed(first, begin, end);
       },
       this};
 }
 
-void NearPass::completed(int64_t part, int64_t begin, int64_t end) {
+void NearPass::completed(int64_t first, int64_t begin, int64_t end) {
   const int64_t rows = pass_.chunks.rows;
-  int64_t& next = parts_[part].next;
-  if (next < 0) next = (begin + rows - 1) / rows;
-  for (; next < pass_.chunks.count && std::min((next + 1) * rows, pass_.rows) <= end; ++next) {
-    pass_.run(next, next + 1);
-    done_[next] = 1;
+  // A chunk that ends in [begin, end) and begins where the thread did, or later.
+  for (int64_t chunk = std::max((first + rows - 1) / rows, begin / rows); chunk < pass_.chunks.count; ++chunk) {
+    if (std::min((chunk + 1) * rows, pass_.rows) > end) break;
+    pass_.run(chunk, chunk + 1);
+    done_[chunk] = 1;
   }
 }
 

@@ -24,20 +24,16 @@ struct ChunkedPass {
 class NearPass {
  public:
   explicit NearPass(const ChunkedPass& pass)
-      : pass_(pass), parts_(torch::stable::get_num_threads()), done_(pass.chunks.count, 0) {}
+      : pass_(pass), done_(pass.chunks.count, 0) {}
 
   conv::Watcher watcher();
   void finish();
 
  private:
-  struct alignas(64) Part {
-    int64_t next = -1;  // chunk; none yet
-  };
-  void completed(int64_t part, int64_t begin, int64_t end);
+  void completed(int64_t first, int64_t begin, int64_t end);
 
   const ChunkedPass& pass_;
-  std::vector<Part> parts_;
-  std::vector<char> done_;
+  std::vector<char> done_;  // each written by the one thread that completes the chunk
 };
 
 }  // namespace fusedres::cpu

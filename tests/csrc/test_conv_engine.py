@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -257,16 +262,61 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
     assert_same_bits(whole, apart, f"{case} {dtype}")
 
 
-def test_thread_counts_agree(algorithm: Algorithm) -> None:
-    """Threads share out whole sums, so their number changes no bit."""
-    case = Case("shared", 3, 40, 15, 15, 80, 3, 1, 1)
+#: Shared out by images' pixels, by panels whose number no thread count divides, and (1 x 1) by few pixels.
+SHARED = (
+    Case("pixels", 3, 40, 15, 15, 80, 3, 1, 1),
+    Case("panels", 1, 512, 7, 7, 224, 3, 1, 1),
+    Case("few_pixels", 1, 96, 5, 3, 40, 3, 1, 1),
+)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=str)
+def test_thread_counts_agree(case: Case, algorithm: Algorithm) -> None:
+    """Threads share out whole sums, so neither their number nor who computes what changes a bit."""
     x, w, scale, shift = operands(case, DTYPES[algorithm])
     results = []
-    for count in (1, 2, 3):
+    for count in (1, 2, 3, 5):
         with threads(count):
             results.append(run(case, algorithm, x, w, scale, shift, None, True))
-    assert_same_bits(results[1], results[0], "2 threads")
-    assert_same_bits(results[2], results[0], "3 threads")
+    for count, result in zip((2, 3, 5), results[1:], strict=True):
+        assert_same_bits(result, results[0], f"{case}, {count} threads")
+
+
+ALONE = """
+import sys, torch
+import fusedres
+torch.set_num_threads(3)
+x, packed, path = torch.load(sys.argv[1])
+torch.save(torch.ops.fusedres_cpu.conv_packed(x, packed, None, None, None, True), path)
+"""
+
+
+def test_threads_that_never_come(algorithm: Algorithm, tmp_path: Path) -> None:
+    """OpenMP may give fewer threads than were asked for: those that come do the work of all."""
+    case = SHARED[0]
+    x, w, *_ = operands(case, DTYPES[algorithm])
+    packed = OPS.conv_pack(w, (1, 1), (1, 1), int(algorithm))
+    expected = OPS.conv_packed(x, packed, None, None, None, True)
+    given, made = tmp_path / "given.pt", tmp_path / "made.pt"
+    torch.save((x, packed, str(made)), given)
+    subprocess.run(
+        [sys.executable, "-c", ALONE, str(given)],
+        env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+        check=True,
+        timeout=300,
+    )
+    assert_same_bits(torch.load(made), expected, "one thread of three")
+
+
+def test_two_callers(algorithm: Algorithm) -> None:
+    """Python threads that call at once share no scratch memory and no phase."""
+    case = SHARED[1]
+    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    expected = run(case, algorithm, x, w, scale, shift, None, True)
+    with threads(2), ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(run, case, algorithm, x, w, scale, shift, None, True) for _ in range(16)]
+        for call in calls:
+            assert_same_bits(call.result(), expected, "beside other callers")
 
 
 def test_refusals() -> None:

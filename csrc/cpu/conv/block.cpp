@@ -45,23 +45,41 @@ class BlockTask {
     if (joins_downsample) tasks_.back().precede(tasks_[0]);
   }
 
-  // In the order in which they run: the downsample first.
-  template <class Each>
-  void run(const Each& each) const {
-    each([&](int64_t part) {
-      for (const ConvTask& task : tasks_) task.clear(part);
-    });
+  // The downsample runs first. Borders are cleared in the first phase, which reads none.
+  void run(Team& team) const {
+    struct Step {
+      const ConvTask* task;
+      int64_t phase;
+    };
+    std::vector<Step> steps;
+    std::vector<int64_t> chunks;
     for (size_t i = 0; i < tasks_.size(); ++i) {
       const ConvTask& task = tasks_[(i + convs_) % tasks_.size()];
-      for (int64_t phase = 0; phase < task.phases(); ++phase)
-        each([&](int64_t part) { task.run(phase, part); });
+      for (int64_t phase = 0; phase < task.phases(); ++phase) {
+        steps.push_back({&task, phase});
+        chunks.push_back(task.chunks(phase));
+      }
     }
+    team.run(chunks, [&](int64_t step, int64_t chunk, int64_t thread) {
+      if (step == 0)
+        for (const ConvTask& task : tasks_) task.clear(chunk, chunks[0]);
+      steps[step].task->run(steps[step].phase, chunk, thread);
+    });
   }
 
  private:
   std::vector<ConvTask> tasks_;
   size_t convs_ = 0;
   Map in_, out_;
+};
+
+// A thread that works by itself.
+class Alone : public Team {
+ public:
+  Alone() : Team(1) {}
+
+ protected:
+  void fork(void (*enter)(void*, int64_t), void* context) override { enter(context, 0); }
 };
 
 // Images that one thread carries through the block together: enough that a set of weights that does not fit
@@ -83,37 +101,35 @@ void run_conv(
   task.watch(watcher);
   task.place(scratch_memory(task.memory_bytes()));
   task.write(out, residual);
-  for (int64_t phase = 0; phase < task.phases(); ++phase)
-    team.each([&](int64_t part) { task.run(phase, part); });
+  std::vector<int64_t> chunks;
+  for (int64_t phase = 0; phase < task.phases(); ++phase) chunks.push_back(task.chunks(phase));
+  team.run(chunks, [&](int64_t phase, int64_t chunk, int64_t thread) { task.run(phase, chunk, thread); });
 }
 
 void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
+  const auto bytes_of = [&](int64_t images, int64_t threads) {
+    return BlockTask(block, in.from_image(0, images), out.from_image(0, images), threads).memory_bytes();
+  };
+  const auto run_images = [&](int64_t first, int64_t count, char* memory, Team& by) {
+    BlockTask task(block, in.from_image(first, count), out.from_image(first, count), by.size);
+    task.place(memory);
+    task.run(by);
+  };
   // Whole images to each thread, with no barrier inside the block; what is left over is done together.
   const int64_t alone = in.images / team.size * team.size;
-  if (team.size > 1 && alone > 0) {
+  if (alone > 0) {
     const int64_t each = alone / team.size;
-    const int64_t chunk = std::min(each, images_at_once(block, in));
-    const int64_t bytes =
-        BlockTask(block, in.from_image(0, chunk), out.from_image(0, chunk), 1).memory_bytes();
+    const int64_t group = std::min(each, images_at_once(block, in));
+    const int64_t bytes = bytes_of(group, 1);
     char* memory = scratch_memory(bytes * team.size);
-    team.each([&](int64_t part) {
-      for (int64_t first = part * each; first < (part + 1) * each; first += chunk) {
-        const int64_t count = std::min(chunk, (part + 1) * each - first);
-        BlockTask task(block, in.from_image(first, count), out.from_image(first, count), 1);
-        task.place(memory + part * bytes);
-        task.run([](const auto& work) { work(0); });
-      }
+    team.run({team.size}, [&](int64_t, int64_t part, int64_t thread) {
+      Alone one;
+      for (int64_t first = part * each; first < (part + 1) * each; first += group)
+        run_images(first, std::min(group, (part + 1) * each - first), memory + thread * bytes, one);
     });
   }
-  const int64_t first = team.size > 1 ? alone : 0;
-  if (first == in.images) return;
-  const int64_t chunk = team.size > 1 ? in.images - first : images_at_once(block, in);
-  for (int64_t n = first; n < in.images; n += chunk) {
-    const int64_t count = std::min(chunk, in.images - n);
-    BlockTask task(block, in.from_image(n, count), out.from_image(n, count), team.size);
-    task.place(scratch_memory(task.memory_bytes()));
-    task.run([&](const auto& work) { team.each(work); });
-  }
+  if (alone < in.images)
+    run_images(alone, in.images - alone, scratch_memory(bytes_of(in.images - alone, team.size)), team);
 }
 
 }  // namespace fusedres::conv

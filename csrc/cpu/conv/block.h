@@ -1,10 +1,8 @@
 // A residual block in one call: two or three convolutions, the downsample, the join.
 #pragma once
 
-#include <cstdint>
-#include <vector>
-
 #include "cpu/conv/task.h"
+#include "cpu/conv/team.h"
 
 namespace fusedres::conv {
 
@@ -17,21 +15,6 @@ struct BlockConv {
 struct Block {
   BlockConv convs[3];  // in order; the third is absent in a basic block
   BlockConv downsample;
-};
-
-// The threads of a call: runs work(part) for every part in [0, size), at once where it can.
-class Team {
- public:
-  explicit Team(int64_t size) : size(size) {}
-  virtual ~Team() = default;
-  template <class Work>
-  void each(const Work& work) {
-    run([](const void* context, int64_t part) { (*static_cast<const Work*>(context))(part); }, &work);
-  }
-  const int64_t size;
-
- protected:
-  virtual void run(void (*work)(const void* context, int64_t part), const void* context) = 0;
 };
 
 // relu?(conv(in) * scale + shift + residual?); residual.data may be null.

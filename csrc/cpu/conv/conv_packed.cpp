@@ -28,10 +28,9 @@ class TorchTeam : public Team {
   TorchTeam() : Team(torch::stable::get_num_threads()) {}
 
  protected:
-  void run(void (*work)(const void*, int64_t), const void* context) override {
-    if (size == 1) return work(context, 0);
+  void fork(void (*enter)(void*, int64_t), void* context) override {
     torch::stable::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) work(context, part);
+      for (int64_t thread = begin; thread < end; ++thread) enter(context, thread);
     });
   }
 };

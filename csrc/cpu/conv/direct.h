@@ -20,9 +20,16 @@ struct DirectConv {
   const void* next = nullptr;      // packed weights of what runs after this, whose first ones are prefetched
 
   Watcher watcher;
+  // From plan(): whether the work is shared out by panels or by pixels, in how many chunks (a thread's share
+  // is `chunks_of_share` of them), and how many tiles of pixels every panel passes over before the next ones.
+  bool split_panels = false;
+  int64_t chunks = 1, chunks_of_share = 1;
+  int64_t block = 1;
 
-  // Do part `part` of `parts`; parts share nothing but read-only data.
-  void run(int64_t part, int64_t parts) const;
+  // Choose for `threads` threads; needs everything above but `next`.
+  void plan(int64_t threads);
+  // Do one chunk; chunks share nothing but read-only data.
+  void run(int64_t chunk) const;
 };
 
 }  // namespace fusedres::conv

@@ -76,16 +76,20 @@ struct Epilogue {
   bool relu = false;
 };
 
-// Told by each thread of output pixels (in the order n, y, x) that are complete and still near: [begin, end) after
-// [begin, end), ascending and without gaps. Pixels that nobody was told of are complete when the convolution ends.
+// Told of output pixels (in the order n, y, x) that are complete and still near: of [first, end), which one thread
+// computed, [begin, end) are new. Pixels that nobody was told of are complete when the convolution ends.
 struct Watcher {
-  void (*completed)(void* context, int64_t part, int64_t begin, int64_t end) = nullptr;
+  void (*completed)(void* context, int64_t first, int64_t begin, int64_t end) = nullptr;
   void* context = nullptr;
 
-  void tell(int64_t part, int64_t begin, int64_t end) const {
-    if (completed != nullptr && begin < end) completed(context, part, begin, end);
+  void tell(int64_t first, int64_t begin, int64_t end) const {
+    if (completed != nullptr && begin < end) completed(context, first, begin, end);
   }
 };
+
+// Chunks of a phase for each thread: enough that one on a slow core leaves some to the others; with 4, stage
+// 4 of a ResNet-50 in bf16 at batch 1 was 3% slower.
+constexpr int64_t kChunksOfThread = 2;
 
 // [begin, end) of part `part` of `parts` of `count` things.
 struct Range {

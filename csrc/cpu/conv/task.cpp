@@ -69,18 +69,21 @@ Map ConvTask::output_like() const {
 void ConvTask::write(const Map& out, const Map& residual) {
   direct_.out = fast_.out = out;
   direct_.residual = fast_.residual = residual;
+  if (!winograd_) direct_.plan(threads_);
 }
 
-void ConvTask::clear(int64_t part) const {
-  if (produced_ && !winograd_) clear_border(staging_, input_, element_, part, threads_);
+void ConvTask::clear(int64_t part, int64_t parts) const {
+  if (produced_ && !winograd_) clear_border(staging_, input_, element_, part, parts);
 }
 
-void ConvTask::run(int64_t phase, int64_t part) const {
-  if (copies_) {
-    if (phase == 0) return fill_staging(staging_, source_, element_, part, threads_);
-    --phase;
-  }
-  winograd_ ? fast_.run(phase, part) : direct_.run(part, threads_);
+int64_t ConvTask::chunks(int64_t phase) const {
+  if (copies_ && phase == 0) return threads_ == 1 ? 1 : kChunksOfThread * threads_;
+  return winograd_ ? fast_.chunks(phase - copies_) : direct_.chunks;
+}
+
+void ConvTask::run(int64_t phase, int64_t chunk, int64_t thread) const {
+  if (copies_ && phase == 0) return fill_staging(staging_, source_, element_, chunk, chunks(0));
+  winograd_ ? fast_.run(phase - copies_, chunk, thread) : direct_.run(chunk);
 }
 
 }  // namespace fusedres::conv

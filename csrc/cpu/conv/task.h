@@ -29,10 +29,11 @@ class ConvTask {
   void precede(const ConvTask& next) { direct_.next = next.direct_.packed; }
 
   // To be run for every part at any time between place() and run(); it touches nothing a producer writes.
-  void clear(int64_t part) const;
-  // Phases run one after the other, the parts of a phase (one a thread) at once.
+  void clear(int64_t part, int64_t parts) const;
+  // Phases run one after the other, the chunks of a phase at once; see Team.
   int64_t phases() const { return (copies_ ? 1 : 0) + (winograd_ ? fast_.phases() : 1); }
-  void run(int64_t phase, int64_t part) const;
+  int64_t chunks(int64_t phase) const;
+  void run(int64_t phase, int64_t chunk, int64_t thread) const;
 
  private:
   bool winograd_, produced_, copies_ = false;

@@ -32,8 +32,8 @@ int64_t WinogradConv::patch_count() const {
   return out.images * ceil_div(out.height, 2) * ceil_div(out.width, 2);
 }
 
-void WinogradConv::plan(int64_t threads) {
-  parts = threads;
+void WinogradConv::plan(int64_t for_threads) {
+  threads = for_threads;
   const PackedHeader& header = packed_header(packed);
   const Layout one(*this, 1);
   const int64_t patches = patch_count();
@@ -42,14 +42,20 @@ void WinogradConv::plan(int64_t threads) {
   // Splitting the panels reads the weights once; splitting the patches reads them once a thread.
   split_panels = threads > 1 && header.filter.panels() >= threads && patches <= 2 * fitting &&
                  weights > 16 * patches * one.row * 4;
-  const int64_t own = split_panels ? patches : ceil_div(patches, threads);
+  const int64_t own = ceil_div(patches, chunks(0));
   block = split_panels ? patches : ceil_div(own, ceil_div(own, fitting));
+}
+
+int64_t WinogradConv::chunks(int64_t phase) const {
+  if (threads == 1) return 1;
+  const int64_t most = phase == 0 ? patch_count() : packed_header(packed).filter.panels();
+  return std::min(most, kChunksOfThread * threads);
 }
 
 int64_t WinogradConv::scratch_bytes() const {
   const Layout layout(*this, block);
-  const int64_t v = split_panels ? layout.v_floats() : parts * layout.v_floats();
-  return 4 * (v + parts * (layout.zeros + layout.m_floats()));
+  const int64_t v = split_panels ? layout.v_floats() : threads * layout.v_floats();
+  return 4 * (v + threads * (layout.zeros + layout.m_floats()));
 }
 
 void WinogradConv::transform_inputs(
@@ -138,31 +144,27 @@ int64_t WinogradConv::pixels_before(int64_t line) const {
   return (line / down * out.height + line % down * 2) * out.width;
 }
 
-void WinogradConv::run(int64_t phase, int64_t part) const {
+void WinogradConv::run(int64_t phase, int64_t chunk, int64_t thread) const {
   const Layout layout(*this, block);
   const int64_t patches = patch_count(), panels = packed_header(packed).filter.panels();
   // Per thread: a pixel of zeros and M; V too, unless the threads share one.
-  float* zeros = reinterpret_cast<float*>(scratch) + part * (layout.zeros + layout.m_floats());
+  float* zeros = reinterpret_cast<float*>(scratch) + thread * (layout.zeros + layout.m_floats());
   float* m = zeros + layout.zeros;
-  float* v = reinterpret_cast<float*>(scratch) + parts * (layout.zeros + layout.m_floats()) +
-             (split_panels ? 0 : part * layout.v_floats());
+  float* v = reinterpret_cast<float*>(scratch) + threads * (layout.zeros + layout.m_floats()) +
+             (split_panels ? 0 : thread * layout.v_floats());
+  const Range own = share(split_panels && phase == 1 ? panels : patches, chunk, chunks(phase));
   if (phase == 0) std::fill_n(zeros, layout.zeros, 0.0f);
-
   if (split_panels) {
-    if (phase == 0) return transform_inputs(layout, share(patches, part, parts), 0, zeros, v);
-    const Range own = share(panels, part, parts);
+    if (phase == 0) return transform_inputs(layout, own, 0, zeros, v);
     for (int64_t p = own.begin; p < own.end; ++p) multiply_panel(layout, p, {0, patches}, v, m);
     return;
   }
-  const Range own = share(patches, part, parts);
+  const int64_t across = ceil_div(out.width, 2), first = pixels_before(ceil_div(own.begin, across));
   for (int64_t from = own.begin; from < own.end; from += block) {
     const Range now{from, std::min(from + block, own.end)};
     transform_inputs(layout, now, from, zeros, v);
     for (int64_t p = 0; p < panels; ++p) multiply_panel(layout, p, now, v, m);
-    const int64_t across = ceil_div(out.width, 2);
-    watcher.tell(
-        part, pixels_before(std::max(from / across, ceil_div(own.begin, across))),
-        pixels_before(now.end / across));
+    watcher.tell(first, std::max(first, pixels_before(from / across)), pixels_before(now.end / across));
   }
 }
 

@@ -35,16 +35,18 @@ struct WinogradConv {
   // patches are in flight at once.
   bool split_panels = false;
   int64_t block = 0;
-  int64_t parts = 1;
+  int64_t threads = 1;
   char* scratch = nullptr;
   Watcher watcher;
 
   // Choose for `parts` threads; needs packed, in and out.
-  void plan(int64_t threads);
+  void plan(int64_t for_threads);
   int64_t scratch_bytes() const;
-  // Phases run one after the other, the parts of each at once. One phase unless the panels are split.
+  // Phases run one after the other, the chunks of each at once. One phase unless the panels are split.
   int64_t phases() const { return split_panels ? 2 : 1; }
-  void run(int64_t phase, int64_t part) const;
+  int64_t chunks(int64_t phase) const;
+  // `thread` has the scratch memory; it does one chunk at a time.
+  void run(int64_t phase, int64_t chunk, int64_t thread) const;
 
  private:
   struct Layout;
