@@ -100,7 +100,7 @@ void DirectConv::plan(int64_t threads) {
   const int64_t weights = panels * panel_bytes(header);
   // By pixels a thread reads, in the next convolution, mostly what it wrote in this one, and all weights; by
   // panels it reads all inputs, half of them from the other core's cache. Where the weights stay in L2 pixels
-  // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block in 545, 510 us).
+  // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block from 545 to 510 us).
   split_panels = panels >= threads &&
                  (tile_count < threads || (weights > kSmallWeights && weights > in.images * in.image));
   const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;

@@ -88,7 +88,7 @@ struct Watcher {
 };
 
 // Chunks of a phase for each thread: enough that one on a slow core leaves some to the others; with 4, stage
-// 4 of a ResNet-50 in bf16 at batch 1 was 3% slower.
+// 4 of a ResNet-50 in bf16 at batch 1 was up to 4% slower.
 constexpr int64_t kChunksOfThread = 2;
 
 // [begin, end) of part `part` of `parts` of `count` things.
