@@ -1,6 +1,6 @@
 // bf16 tiles on AMX: tdpbf16ps multiplies 16 pixels x 32 channels by 32 channels x 16 filters in 16 cycles.
-// Two halves of 16 pixels by two vectors of filters are four accumulators, two tiles of input, two of
-// weights.
+// Two halves of 16 pixels by 16 filters at a time, in four of the eight tile registers: on a shared core each
+// further register that is written can cost more than the loads that it saves (docs/cpu.md has the table).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC bug 105593
 #include <immintrin.h>
 
