@@ -45,8 +45,8 @@ def input_gradient(
     turned_padding = (rows - 1 - padding[0], cols - 1 - padding[1])
     if tuple(stride) == (1, 1) and groups == 1 and min(turned_padding) >= 0:
         turned_shape = (w.shape[1], w.shape[0], rows, cols)
-        algorithm = engine.choose_for_training(
-            dy.shape, dy.dtype, turned_shape, stride, turned_padding, dilation, groups
+        algorithm = engine.choose(
+            dy.shape, dy.dtype, turned_shape, stride, turned_padding, dilation, groups, "dgrad"
         )
         if algorithm is not None:
             turned = (w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1)
