@@ -198,34 +198,38 @@ def planned(block: Block, device: torch.device) -> Choice:
 
 
 def _situation(module: nn.Module, x: Tensor) -> tuple[object, ...]:
-    """All that can change between two calls of a module."""
-    device = x.device
-    autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    """All that can change between two calls of a module, asked in the cheapest way: it is asked every time."""
     norm = module._modules.get("bn1")
     return (
         x.shape,
+        x.stride(),
         x.dtype,
-        device,
-        x.is_contiguous(memory_format=torch.channels_last),
+        x.device,
         norm is not None and norm.training,
         torch.is_grad_enabled(),
         torch.get_num_threads(),
-        torch.get_autocast_dtype(device.type) if autocast else None,
+        _autocast(x.device.type) if torch._C._is_any_autocast_enabled() else None,
         BACKEND.get(),
         PRECISION.get(),
         MEMORY.get(),
     )
 
 
+def _autocast(device: str) -> torch.dtype | None:
+    """The dtype autocast asks for, where it is on."""
+    on = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None
+
+
 def _switches(x: Tensor, training: bool) -> tuple[Any, ...]:
     """A block's plain values beside its shapes, in a form that may also be traced."""
     device = x.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    autocast = None if x.dtype == torch.float64 else _autocast(device)
     mode = "train" if training else ("frozen" if torch.is_grad_enabled() else "infer")
     return (
         mode,
-        torch.get_autocast_dtype(device) if autocast else x.dtype,
-        autocast,
+        autocast or x.dtype,
+        autocast is not None,
         x.is_contiguous(memory_format=torch.channels_last),
         device == "cpu",
         BACKEND.get(),
