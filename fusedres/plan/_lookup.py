@@ -198,7 +198,7 @@ def planned(block: Block, device: torch.device) -> Choice:
 
 
 def _situation(module: nn.Module, x: Tensor) -> tuple[object, ...]:
-    """All that can change between two calls of a module, asked in the cheapest way: it is asked every time."""
+    """All that can change between two calls of a module, asked in the cheapest way: every call asks."""
     norm = module._modules.get("bn1")
     return (
         x.shape,

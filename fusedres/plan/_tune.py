@@ -40,7 +40,8 @@ def tune(
     *,
     train: bool | None = None,
     budget_s: float | None = None,
-    quiet: bool = False,
+    progress: bool = True,
+    table: bool = True,
 ) -> Report:
     """Time what can run each distinct block of ``model`` on this device, and run the fastest from now on.
 
@@ -55,7 +56,8 @@ def tune(
         example_inputs: a tensor, or a sequence of the model's positional arguments, on its device.
         train: tune the training step (forward and backward) or inference; ``None``: the mode the model is in.
         budget_s: seconds after which no further block is begun; what is left runs by the default rules.
-        quiet: no progress bar and no table.
+        progress: show a progress bar on stderr.
+        table: print the report on stderr.
 
     Returns:
         What was chosen for each block and why; ``print`` shows it as a table.
@@ -69,13 +71,13 @@ def tune(
     deadline = math.inf if budget_s is None else time.monotonic() + budget_s
     outcomes: dict[str, Outcome] = {}
     where: str | None = None
-    with mode_of("tune", model, train), _progress(quiet) as progress:
+    with mode_of("tune", model, train), _progress(progress) as add_steps:
         for _ in range(MOST_PASSES):
             recorder = capture("tune", model, inputs)
             new = {name: seen for name, seen in recorder.seen.items() if name not in outcomes}
             for device in {seen.x.device for seen in new.values()}:
                 here = {name: seen for name, seen in new.items() if seen.x.device == device}
-                session = _Session(device, here, deadline, progress)
+                session = _Session(device, here, deadline, add_steps)
                 outcomes.update(session.run())
                 where = _keep(session.plan, device) or where
             if not new:
@@ -84,7 +86,7 @@ def tune(
         for key, modules in recorder.modules.items():
             outcomes[key].layers = [names.get(id(module), "") for module in modules]
     report = Report(list(outcomes.values()), where)
-    if not quiet:
+    if table:
         report.show()
     return report
 
@@ -97,9 +99,9 @@ def _check_budget(budget_s: object) -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int], Step]]:
+def _progress(show: bool) -> Iterator[Callable[[int], Step]]:
     """Gives a function that adds steps and returns what to call, with a description, before each."""
-    if quiet:
+    if not show:
         yield lambda total: lambda words: None
         return
     from rich.console import Console
@@ -143,7 +145,7 @@ class _Session:
     device: torch.device
     seen: dict[str, Seen]
     deadline: float
-    progress: Callable[[int], Step]
+    add_steps: Callable[[int], Step]
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +155,7 @@ class _Session:
         asked = {name: self._convolutions_of(seen) for name, seen in self.seen.items()}
         self._tune_convolutions(list({c: None for found in asked.values() for c in found}))
         self._give_up_convolutions(asked)
-        step = self.progress(len(self.seen))
+        step = self.add_steps(len(self.seen))
         outcomes = {}
         for number, (name, seen) in enumerate(self.seen.items()):
             step(name)
@@ -185,7 +187,7 @@ class _Session:
         return list(found)
 
     def _tune_convolutions(self, convolutions: list[Convolution]) -> None:
-        step = self.progress(len(convolutions))
+        step = self.add_steps(len(convolutions))
         now = time.monotonic()
         deadline = now + CONVOLUTIONS_SHARE * (self.deadline - now)
         for number, convolution in enumerate(convolutions):
