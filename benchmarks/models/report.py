@@ -129,7 +129,7 @@ def _conditions(results: Results) -> str:
         versions += [f"{package} {' and '.join(found)}"] if found else []
     rounds = sorted({cell["rounds"] for cell in measured if cell.get("rounds")})
     tuned = [cell.get("tuned", False) for cell in measured if cell.get("rounds")]
-    words = "tuned (`fusedres.tune`)" if all(tuned) else "in part tuned" if any(tuned) else "not tuned"
+    words = "not tuned" if not any(tuned) else "tuned (`fusedres.tune`)" if all(tuned) else "tuned in part"
     return (
         f"{device['cpu']}, {device['cores']} cores ({', '.join(device['isa'])}), {device['system']}; "
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}; {', '.join(versions)}. "
