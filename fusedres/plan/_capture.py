@@ -42,11 +42,11 @@ def mode_of(name: str, model: nn.Module, train: bool | None) -> Iterator[None]:
     if train is not None and not isinstance(train, bool):
         raise TypeError(f"{name}: `train` must be True, False or None; got {train!r}")
     flags = [(module, module.training) for module in model.modules()]
-    if train is not None and model.training != train:
-        model.train(train)
-    if model.training and torch.is_inference_mode_enabled():
+    if (model.training if train is None else train) and torch.is_inference_mode_enabled():
         raise ValueError(f"{name}: training needs gradients; got a call inside torch.inference_mode()")
     try:
+        if train is not None and model.training != train:
+            model.train(train)
         with torch.set_grad_enabled(model.training):
             yield
     finally:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from fusedres._settings import BACKEND, COMPOSITION, MEMORY, PRECISION
+from fusedres._settings import BACKEND, COMPOSITION, MEMORY, PRECISION, state
 from fusedres.ops._caches import forget
 from fusedres.ops._dispatch import can_serve
 from fusedres.ops._planned import CONVOLUTIONS, TILES, Choice
@@ -67,7 +67,8 @@ _SESSION: ContextVar[Choice | Recorder | None] = ContextVar("session", default=N
 
 _LOCK = threading.RLock()
 _IN_FORCE: dict[str, Plan] = {}
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Choice]] = WeakKeyDictionary()
+#: By a module's ``id``, which costs a quarter of what ``WeakKeyDictionary`` does.
+_KNOWN: dict[int, tuple[ref[nn.Module], dict[tuple[object, ...], Choice]]] = {}
 #: Moved by every change of a plan, so that compiled code, which guards on it, asks again.
 _GENERATION = [0]
 
@@ -120,7 +121,7 @@ def _spread() -> None:
 
 def forget_known() -> None:
     global _KNOWN
-    _KNOWN = WeakKeyDictionary()
+    _KNOWN = {}
     _GENERATION[0] += 1
 
 
@@ -139,8 +140,10 @@ def recall(module: nn.Module, x: Tensor, composition: str | None) -> Choice:
     session = _SESSION.get()
     if session is not None:
         return session if isinstance(session, Choice) else UNKNOWN
-    known = _KNOWN.get(module)
-    return UNKNOWN if known is None else known.get(_situation(module, x), UNKNOWN)
+    known = _KNOWN.get(id(module))
+    if known is None or known[0]() is not module:
+        return UNKNOWN
+    return known[1].get(_situation(module, x), UNKNOWN)
 
 
 def resolve(
@@ -174,12 +177,19 @@ def resolve(
         session.seen.setdefault(name, Seen(block, module, x.detach().requires_grad_(x.requires_grad)))
         session.modules.setdefault(name, []).append(module)
     choice = planned(block, x.device)
-    with _LOCK:
-        known = _KNOWN.setdefault(module, {})
-        if len(known) >= SITUATIONS_KEPT:
-            known.clear()
-        known[_situation(module, x)] = choice
+    _remember(module, x, choice)
     return choice
+
+
+def _remember(module: nn.Module, x: Tensor, choice: Choice) -> None:
+    with _LOCK:
+        everyone, own = _KNOWN, id(module)
+        known = everyone.get(own)
+        if known is None or known[0]() is not module:
+            known = everyone[own] = ref(module, lambda gone: everyone.pop(own, None)), {}
+        if len(known[1]) >= SITUATIONS_KEPT:
+            known[1].clear()
+        known[1][_situation(module, x)] = choice
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
@@ -209,9 +219,7 @@ def _situation(module: nn.Module, x: Tensor) -> tuple[object, ...]:
         torch.is_grad_enabled(),
         torch.get_num_threads(),
         _autocast(x.device.type) if torch._C._is_any_autocast_enabled() else None,
-        BACKEND.get(),
-        PRECISION.get(),
-        MEMORY.get(),
+        state(),
     )
 
 

@@ -48,7 +48,7 @@ class Report:
     """What :func:`fusedres.tune` found; ``stored`` says in which file, or why in none."""
 
     outcomes: list[Outcome]
-    stored: str | None
+    stored: str
 
     def show(self, console: Console | None = None) -> None:
         """Print the table, on stderr unless another console is given."""

@@ -28,8 +28,6 @@ from fusedres.plan._timing import Verdict, decide, interleave
 NO_WORSE = 0.99
 #: The share of the budget that single convolutions get before whole blocks are timed.
 CONVOLUTIONS_SHARE = 0.4
-#: Runs of the model until no new block turns up: a choice can change what the next block is given.
-MOST_PASSES = 4
 
 Step = Callable[[str], None]
 
@@ -70,18 +68,19 @@ def tune(
     _check_budget(budget_s)
     deadline = math.inf if budget_s is None else time.monotonic() + budget_s
     outcomes: dict[str, Outcome] = {}
-    where: str | None = None
+    where = "nowhere"
     with mode_of("tune", model, train), _progress(progress) as add_steps:
-        for _ in range(MOST_PASSES):
+        while True:
+            # Until no new block turns up: a choice can change the layout that the next block is given.
             recorder = capture("tune", model, inputs)
             new = {name: seen for name, seen in recorder.seen.items() if name not in outcomes}
+            if not new:
+                break
             for device in {seen.x.device for seen in new.values()}:
                 here = {name: seen for name, seen in new.items() if seen.x.device == device}
                 session = _Session(device, here, deadline, add_steps)
                 outcomes.update(session.run())
-                where = _keep(session.plan, device) or where
-            if not new:
-                break
+                where = _keep(session.plan, device)
         names = {id(module): name for name, module in model.named_modules()}
         for key, modules in recorder.modules.items():
             outcomes[key].layers = [names.get(id(module), "") for module in modules]
@@ -125,7 +124,7 @@ def _progress(show: bool) -> Iterator[Callable[[int], Step]]:
         yield add
 
 
-def _keep(plan: Plan, device: torch.device) -> str | None:
+def _keep(plan: Plan, device: torch.device) -> str:
     """Have the plan hold, with what held before, and store it; where it was stored, or why not."""
     put_in_force(in_force(device).merged(plan))
     path = _store.path_of(plan)
@@ -261,10 +260,10 @@ class _Session:
                     sample.call(choice)()
                 self.plan.tiles.update(tiles)
                 good.append(choice)
-            except RuntimeError as error:
+            except Exception as error:  # whatever a back-end raises is its result here
                 if choice.composition == PLAIN:
                     raise
-                failed[label(choice)] = str(error).splitlines()[0]
+                failed[label(choice)] = f"{type(error).__name__}: {error}".splitlines()[0]
         return good, failed
 
     def _exchange_ops(self, sample: Sample, choice: Choice) -> Choice:

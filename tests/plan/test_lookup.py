@@ -123,7 +123,7 @@ def test_ops_on_different_back_ends(x: Tensor) -> None:
     block, spec = FusedBasicBlock(3, 3), "cpu,conv_wgrad=reference,bn_finalize=reference"
     twin = copy.deepcopy(block)
     block(x).square().sum().backward()
-    decide_all(twin, x, "stats", spec)
+    decide_all(copy.deepcopy(twin), x, "stats", spec)  # which runs it
     assert "fusedres_reference" in str(kernel(spec, "conv_wgrad"))
     assert "fusedres_reference" in str(kernel(spec, "bn_finalize"))
     assert "fusedres_cpu" in str(kernel(spec, "conv_dgrad"))
@@ -266,7 +266,7 @@ def test_export_takes_the_plan_in(strict: bool, x: Tensor) -> None:
             block, (x,), dynamic_shapes=({0: Dim("batch", min=2, max=64)},), strict=strict
         )
         assert any("fusedres" in str(node.target) for node in dynamic.graph.nodes)
-        again = torch.randn(7, 3, 32, 32)
+        again = torch.randn(7, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(dynamic.module()(again), block(again))
 
 
@@ -285,7 +285,7 @@ def test_only_so_many_sizes_are_remembered() -> None:
     with torch.no_grad():
         for size in range(4, 8 + _lookup.SITUATIONS_KEPT):
             block(torch.randn(1, 3, size, 4))
-    assert len(_lookup._KNOWN[block]) <= _lookup.SITUATIONS_KEPT
+    assert len(_lookup._KNOWN[id(block)][1]) <= _lookup.SITUATIONS_KEPT
 
 
 def test_modules_are_not_kept_alive(x: Tensor) -> None:
@@ -306,7 +306,7 @@ def test_a_look_up_takes_less_than_five_microseconds(x: Tensor) -> None:
         assert best_of(lambda: recall(block, x, None)) < 5e-6
 
 
-def best_of(call: Callable[[], object], calls: int = 1000, runs: int = 50) -> float:
+def best_of(call: Callable[[], object], calls: int = 200, runs: int = 200) -> float:
     times = []
     for _ in range(runs):
         start = time.thread_time()
