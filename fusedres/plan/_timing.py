@@ -13,8 +13,6 @@ import torch
 #: Seconds. Shorter samples drown in the clock's and Python's noise, longer ones seldom pass without being
 #: interrupted where others share the cores: many short ones have the steadier median.
 SHORTEST_SAMPLE = 0.004
-#: The first call packs weights, and compiles on a GPU; the second finds its memory.
-WARM_UP_CALLS = 2
 #: Rounds to take at least, at most, and the seconds after which there are no more than the least.
 LEAST_ROUNDS, MOST_ROUNDS, LONG_ENOUGH = 7, 41, 10.0
 #: A candidate must take at most this share of the baseline's time, ...
@@ -112,7 +110,6 @@ def interleave(
     for number in range(MOST_ROUNDS):
         for offset in range(len(names)):
             name = names[(number + offset) % len(names)]
-            calls[name]()  # what ran in between took the caches
             samples[name].append(seconds(calls[name], repeats[name], device))
         if number + 1 >= LEAST_ROUNDS and (obvious(samples, baseline) or time.monotonic() > deadline):
             break
@@ -120,17 +117,17 @@ def interleave(
 
 
 def _repeats(call: Callable[[], object], device: torch.device) -> int:
-    for _ in range(WARM_UP_CALLS):
-        call()
+    seconds(call, 1, device)  # the first calls pack weights, find memory, and compile on a GPU
     return max(1, math.ceil(SHORTEST_SAMPLE / max(seconds(call, 1, device), 1e-6)))
 
 
 def seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Mean seconds of ``calls`` calls: by events on a GPU, else by a clock.
+    """Mean seconds of ``calls`` calls, after one that only warms caches: by events on a GPU, else by a clock.
 
     One thread's own time leaves out the moments in which others had the core; of several threads, one
     waiting for another is part of what a call takes, and the wall's clock counts it.
     """
+    call()
     if device.type == "cuda":
         stream = torch.cuda.current_stream(device)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
