@@ -1,7 +1,7 @@
 """The promise, timed on this machine: a tuned block takes at most 2% more than torchvision's own.
 
-One thread's own time, so that neighbours on the machine cost neither side; the two take turns, and the verdict is
-the sign test's: a block fails where chance would make as many rounds worse than 1.02 less than once in 1000 times.
+One thread's own time, so that neighbours on the machine cost neither side; the two take turns. The verdict is
+the sign test's: a block fails where chance would leave so many rounds above 1.02 less than once in 1000.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import fusedres
 from fusedres import FusedBasicBlock, FusedBottleneck
+from fusedres.plan._timing import by_chance
 
 ROUNDS = 60
 ALLOWED = 1.02
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         time.get_clock_info("thread_time").resolution > 1e-6,
-        reason="a thread's time is counted coarsely here",
+        reason="the thread's clock is coarse",
     ),
 ]
 
@@ -61,8 +62,6 @@ def ratios(ours: Step, plain: Step) -> list[float]:
 
 
 def proves_slower(found: list[float]) -> bool:
-    from fusedres.plan._timing import by_chance
-
     return by_chance([ALLOWED / ratio for ratio in found]) < CHANCE
 
 

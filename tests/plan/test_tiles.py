@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -21,12 +20,11 @@ from .conftest import CPU
 
 ROOT = Path(__file__).parents[2]
 
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
+pytest.importorskip("triton")
 
-from fusedres.backends.triton import _tiles
-from fusedres.backends.triton._device import DEFAULT_FACTS
-from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan_key
+from fusedres.backends.triton import _tiles  # noqa: E402
+from fusedres.backends.triton._device import DEFAULT_FACTS  # noqa: E402
+from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan_key  # noqa: E402
 
 PROBLEM = Problem(
     4096, 128, 64, 1, torch.float16, "ieee", (1, 1), False, DEFAULT_FACTS, (3, 3, 1, 1, 1, 1, 0, 0)
