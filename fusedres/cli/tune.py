@@ -12,7 +12,7 @@ import typer
 from torch import Tensor, nn
 
 import fusedres
-from fusedres.cli.console import check_choice, out, pick_device, user_errors
+from fusedres.cli.console import UserError, check_choice, out, pick_device, user_errors
 from fusedres.cli.networks import DTYPES
 from fusedres.cli.weights import MODELS
 
@@ -30,10 +30,13 @@ class Subject:
 
     @contextmanager
     def as_it_runs(self) -> Iterator[None]:
-        """Autocast, where training is in bf16."""
+        """Autocast, where training is in bf16; what the model refuses is the user's to put right."""
         autocast = self.train and self.dtype != torch.float32
-        with torch.autocast(self.images.device.type, self.dtype, enabled=autocast):
-            yield
+        try:
+            with torch.autocast(self.images.device.type, self.dtype, enabled=autocast):
+                yield
+        except ValueError as error:
+            raise UserError(f"the model cannot run: {error}") from error
 
 
 def subject(model: str, batch: int, dtype: str, train: bool, size: int, device: torch.device) -> Subject:

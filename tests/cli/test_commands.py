@@ -53,9 +53,9 @@ def test_info(invoke: Invoke) -> None:
 
 
 def test_info_says_what_each_layer_runs_and_why(invoke: Invoke) -> None:
-    result = invoke("info", "--model", "resnet18", "--size", 32, "--train", "--device", "cpu")
+    result = invoke("info", "--model", "resnet18", "--batch", 2, "--size", 32, "--train", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    for word in ("layers of resnet18", "layer4.1", "basic_block 1x64x8x8", "by rule: "):
+    for word in ("layers of resnet18", "layer4.1", "basic_block 2x64x8x8", "by rule: "):
         assert word in result.stdout
 
 
@@ -177,6 +177,10 @@ def test_bad_options_of_a_subject_are_named(command: str, invoke: Invoke) -> Non
         (("--model", "vgg16"), "--model must be one of resnet18"),
         (("--model", "resnet18", "--dtype", "int8"), "--dtype must be one of fp32, bf16; got 'int8'"),
         (("--model", "resnet18", "--device", "abacus"), "--device must be auto, cpu, cuda or cuda:N"),
+        (
+            ("--model", "resnet18", "--batch", 1, "--size", 32, "--train", "--device", "cpu"),
+            "the model cannot run: Expected more than 1 value per channel when training",
+        ),
     ):
         result = invoke(command, *arguments)
         assert result.exit_code == 2 and message in result.stderr
