@@ -55,6 +55,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Results file; default: benchmarks/results/<device>.json.")
     ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Tune ours first (fusedres.tune).")] = False,
     write_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the plot and the README.")
     ] = True,
@@ -89,7 +90,7 @@ def run(
                 if not console.is_terminal and not words.startswith("round"):
                     console.print(f"{time.monotonic() - began:6.0f} s  {name}: {words}", highlight=False)
 
-            measured = measure(cell, chosen_peers, rounds, Path(folder), say)
+            measured = measure(cell, chosen_peers, rounds, Path(folder), say, tune)
             results.add(path, str(cell), measured)
             progress.advance(bar)
     only = {str(cell) for cell in chosen_cells}

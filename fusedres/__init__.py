@@ -2,18 +2,20 @@
 
 from fusedres import backends as _backends  # noqa: F401  (back-ends enter themselves on import)
 from fusedres import models as _models
+from fusedres import plan
 from fusedres._build import build_info
 from fusedres._settings import backend, composition, memory, precision, set_backend
+from fusedres._version import __version__
 from fusedres.models import *  # noqa: F403
 from fusedres.nn import FusedBasicBlock, FusedBottleneck, fuse, refresh, unfuse
 from fusedres.ops import ConvBN, basic_block, bottleneck, conv_bn_act, stem
-
-__version__ = "0.1.0"
+from fusedres.plan import tune
 
 __all__ = [
     "ConvBN",
     "FusedBasicBlock",
     "FusedBottleneck",
+    "__version__",
     "backend",
     "basic_block",
     "bottleneck",
@@ -22,10 +24,12 @@ __all__ = [
     "conv_bn_act",
     "fuse",
     "memory",
+    "plan",
     "precision",
     "refresh",
     "set_backend",
     "stem",
+    "tune",
     "unfuse",
     *_models.__all__,
 ]

@@ -83,7 +83,12 @@ class Contestant:
 
 def worker_environment(threads: int) -> dict[str, str]:
     count = str(threads)
-    return os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
+    return os.environ | {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "PYTHONUNBUFFERED": "1",
+        "FUSEDRES_PLANS": "0",  # what somebody tuned here before is no part of the result
+    }
 
 
 def start(contestant: Contestant, job: Job, with_outputs: bool) -> None:
@@ -94,6 +99,7 @@ def start(contestant: Contestant, job: Job, with_outputs: bool) -> None:
         contestant.drop("absent", reason)
         return
     argv = [sys.executable, "-m", "benchmarks.models.worker", peer.name, str(cell), str(job.folder)]
+    argv += ["tune"] if job.tune else []
     log = job.folder / f"{cell}-{peer.name}.log"
     worker = contestant.worker = Worker(argv, worker_environment(cell.threads), machine.ROOT, log)
     try:

@@ -38,6 +38,8 @@ class Job:
 
     cell: Cell
     folder: Path
+    #: Whether ours is tuned on this device before it is judged and timed.
+    tune: bool = False
 
     @property
     def images_path(self) -> Path:

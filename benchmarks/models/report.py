@@ -128,12 +128,15 @@ def _conditions(results: Results) -> str:
         found = sorted({cell["versions"][package] for cell in measured if cell["versions"].get(package)})
         versions += [f"{package} {' and '.join(found)}"] if found else []
     rounds = sorted({cell["rounds"] for cell in measured if cell.get("rounds")})
+    tuned = [cell.get("tuned", False) for cell in measured if cell.get("rounds")]
+    words = "not tuned" if not any(tuned) else "tuned (`fusedres.tune`)" if all(tuned) else "tuned in part"
     return (
         f"{device['cpu']}, {device['cores']} cores ({', '.join(device['isa'])}), {device['system']}; "
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}; {', '.join(versions)}. "
         "Inputs: photographs, 224 × 224. Every peer in a process of its own, "
         f"{' or '.join(map(str, rounds)) or 'no'} interleaved rounds; a number is the median over rounds of "
-        "the peer's time divided by ours in that round, with its quartiles: above 1, fusedres is faster."
+        "the peer's time divided by ours in that round, with its quartiles: above 1, fusedres is faster. "
+        f"fusedres was {words}."
     )
 
 

@@ -24,9 +24,11 @@ STARTERS = 2
 Say = Callable[[str], None]
 
 
-def measure(cell: Cell, peers: list[Peer], rounds: int, folder: Path, say: Say) -> dict[str, Any]:
+def measure(
+    cell: Cell, peers: list[Peer], rounds: int, folder: Path, say: Say, tune: bool = False
+) -> dict[str, Any]:
     """Everything the results file keeps of one cell."""
-    job = Job(cell, folder)
+    job = Job(cell, folder, tune)
     say("inputs and weights")
     job.lay_out()
     contestants = [Contestant(peer) for peer in peers if cell.task in peer.tasks]
@@ -47,6 +49,7 @@ def measure(cell: Cell, peers: list[Peer], rounds: int, folder: Path, say: Say) 
         "commit": machine.commit(),
         "versions": machine.versions(),
         "rounds": rounds if judged else None,
+        "tuned": tune and judged,
         "parity": parity,
         "peers": {contestant.peer.name: contestant.result() for contestant in contestants},
     }

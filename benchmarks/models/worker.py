@@ -1,4 +1,4 @@
-"""One peer in a process of its own: ``python -m benchmarks.models.worker PEER CELL FOLDER``.
+"""One peer in a process of its own: ``python -m benchmarks.models.worker PEER CELL FOLDER [tune]``.
 
 It answers every line with one JSON object and waits idle in between. Commands: ``outputs`` writes what
 parity compares, ``warm`` calls the step until it no longer compiles or allocates, ``run N`` times N
@@ -79,8 +79,8 @@ def failure(error: Exception) -> Reply:
 
 def main() -> None:
     replies = claim_stdout()
-    peer, cell, folder = sys.argv[1:]
-    job = Job(Cell.parse(cell), Path(folder))
+    peer, cell, folder, *tune = sys.argv[1:]
+    job = Job(Cell.parse(cell), Path(folder), tune == ["tune"])
     torch.set_num_threads(job.cell.threads)
     try:
         program = {**PEERS, REFERENCE.name: REFERENCE}[peer].prepare()(job)

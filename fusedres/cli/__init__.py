@@ -1,4 +1,4 @@
-"""The command line: ``fusedres info``, ``fusedres compare`` and ``fusedres classify``."""
+"""The command line: ``fusedres info``, ``compare``, ``classify`` and ``tune``."""
 
 from fusedres.cli.app import app
 

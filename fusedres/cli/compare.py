@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +27,9 @@ from fusedres.cli.networks import DTYPES, build_ours, build_plain
 from fusedres.cli.photos import Photo, read_photos, shipped_photos
 from fusedres.cli.report import as_json, markdown, print_report, write_json, write_text
 from fusedres.cli.results import Comparison, Section
+from fusedres.cli.tune import cpu_threads
 from fusedres.cli.weights import MODELS, WEIGHTS_HELP, Weights, find_weights
+from fusedres.plan._lookup import in_force
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Settings:
     device: torch.device
     size: int | None
     seed: int
+    tune: bool
 
 
 def compare(
@@ -73,6 +75,7 @@ def compare(
         int | None, typer.Option(min=32, help="Side of a crop (default: the weights' own)")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the crops, and of seeded weights.")] = 0,
+    tune: Annotated[bool, typer.Option("--tune", help="Tune ours first, as `fusedres tune` does.")] = False,
 ) -> None:
     """Compare torchvision's model and ours on real photographs: the same answers, how fast.
 
@@ -81,11 +84,13 @@ def compare(
     with user_errors():
         check_choice("--model", model, MODELS)
         check_choice("--dtype", dtype, tuple(DTYPES))
-        settings = Settings(model, batch, dtype, train, weights, rounds, pick_device(device), size, seed)
+        settings = Settings(
+            model, batch, dtype, train, weights, rounds, pick_device(device), size, seed, tune
+        )
         require("matplotlib.figure", "the chart")  # before minutes of work rather than after
         _make_folder(folder)
         photos, unreadable = _photographs([*(images or []), *(more or [])])
-        with _threads(threads):
+        with cpu_threads(threads):
             comparison = _run_and_write(settings, photos, unreadable, folder)
     if not comparison.passed:
         raise typer.Exit(1)
@@ -117,6 +122,7 @@ def _run_and_write(
         unreadable=tuple(unreadable),
         sections=sections,
         versions=versions(),
+        plan=_plan(settings),
     )
     shown = len(sections[0].seen)
     thumbnails = [displayable(image, weights.preset) for image in batch.images[:shown]]
@@ -139,7 +145,15 @@ def _run(
     shown = batch.photos[:photos]
     sections = [
         inference.compare_inference(
-            plain, ours, batch.images, shown, settings.device, dtype, settings.rounds, step
+            plain,
+            ours,
+            batch.images,
+            shown,
+            settings.device,
+            dtype,
+            settings.rounds,
+            step,
+            settings.tune,
         )
     ]
     if settings.train:
@@ -149,7 +163,15 @@ def _run(
         labels = torch.tensor([names.index(name) % weights.num_classes for name in batch.photos])
         sections.append(
             training.compare_training(
-                plain, ours, batch.images, labels, settings.device, dtype, settings.rounds, step
+                plain,
+                ours,
+                batch.images,
+                labels,
+                settings.device,
+                dtype,
+                settings.rounds,
+                step,
+                settings.tune,
             )
         )
     return tuple(sections)
@@ -191,11 +213,8 @@ def _steps(progress: Progress, description: str, total: int) -> Callable[[], Non
     return lambda: progress.advance(task)
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _plan(settings: Settings) -> str:
+    """By what ours was run, in the words of the report."""
+    if settings.tune:
+        return "tuned just before"
+    return "a stored plan" if in_force(settings.device).blocks else "the default rules, not tuned"

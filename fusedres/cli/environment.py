@@ -32,7 +32,13 @@ VARIABLES = (
         "FUSEDRES_AUTOTUNE",
         "run",
         "0, 1",
-        "1 times the Triton kernels' tiles instead of choosing them by rule",
+        "how Triton's tiles are chosen: 0 by rule, 1 timed at first use; unset by plan, else by rule",
+    ),
+    Variable(
+        "FUSEDRES_PLANS",
+        "run",
+        "a folder, or 0",
+        "where measured plans are kept; 0 keeps and reads none; default: the user's cache folder",
     ),
     Variable(
         "FUSEDRES_CPU_ISA",

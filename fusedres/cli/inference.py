@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+import fusedres
 from fusedres.cli.measure import count_kernels, interleave
 from fusedres.cli.networks import OURS, PLAIN_NHWC, contenders, reference
 from fusedres.cli.parity import top_agreement, two_times_rule
@@ -26,6 +27,7 @@ def compare_inference(
     dtype: torch.dtype,
     rounds: int,
     step: Callable[[], None],
+    tune: bool = False,
 ) -> Section:
     """Parity first, then speed. ``step`` is called ``CHECK_STEPS + rounds`` times.
 
@@ -38,11 +40,14 @@ def compare_inference(
         dtype: of parameters and images.
         rounds: samples a contender.
         step: called as work is done.
+        tune: tune ours before anything else.
     """
     # copied outside inference mode: parameters made inside it count no versions, so that nothing can be
     # kept for them between calls
     exact = reference(plain.eval(), images, device, dtype, keep_norms=False)
     fields = contenders(plain.eval(), ours.eval(), images, device, dtype)
+    if tune:
+        fusedres.tune(fields[OURS].model, fields[OURS].images, train=False, progress=False, table=False)
     with torch.inference_mode():
         truth = exact.model(exact.images)
         step()

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from fusedres import plan
 from fusedres._build import build_info
 from fusedres._settings import BACKEND
-from fusedres.cli.console import out
+from fusedres.cli.console import out, pick_device, user_errors
 from fusedres.cli.environment import VARIABLES
 from fusedres.cli.machine import device_name, versions
+from fusedres.cli.tune import cpu_threads, subject
 from fusedres.ops._dispatch import BACKENDS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
-def info() -> None:
-    """Show versions, devices, back-ends, build flags and environment variables."""
+def info(
+    model: Annotated[
+        str | None, typer.Option(help="Also what each layer of this model runs, and why.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 1,
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16 (in training: autocast).")] = "fp32",
+    train: Annotated[bool, typer.Option("--train", help="The training step in place of inference.")] = False,
+    size: Annotated[int, typer.Option(min=32, help="Side of an image.")] = 224,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's)")] = None,
+) -> None:
+    """Show versions, devices, back-ends, build flags and environment variables, and what a model runs."""
     console = out()
+    if model is not None:
+        with user_errors(), cpu_threads(threads):
+            chosen = subject(model, batch, dtype, train, size, pick_device(device))
+            with chosen.as_it_runs():
+                explanation = plan.explain(chosen.model, chosen.images, train=train)
     _print(console, "versions", ("package", "version"), list(versions().items()))
     _print(console, "devices", ("device", "name"), devices())
     _print(console, "back-ends", ("back-end", "available", *(str(d) for d in device_types())), backends())
     build = [(name, _spelled(value)) for name, value in build_info().items()]
     _print(console, "build", ("fact", "value"), build)
     _print(console, "environment", ("variable", "now", "read at", "values", "meaning"), environment())
+    if model is not None:
+        console.print(explanation.table(f"layers of {model}"))
 
 
 def devices() -> list[tuple[str, str]]:

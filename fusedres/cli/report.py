@@ -34,7 +34,8 @@ def setting(comparison: Comparison) -> str:
     c = comparison
     versions = ", ".join(f"{name} {c.versions[name]}" for name in ("torch", "torchvision", "fusedres"))
     threads = f"{c.threads} thread{'s' if c.threads > 1 else ''}"
-    return f"{c.device}, {threads}; {versions}; medians (quartiles) of {c.rounds} interleaved rounds"
+    rounds = f"medians (quartiles) of {c.rounds} interleaved rounds"
+    return f"{c.device}, {threads}; {versions}; fusedres by {c.plan}; {rounds}"
 
 
 def rows(section: Section, batch: int) -> list[Row]:

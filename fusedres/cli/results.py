@@ -67,6 +67,7 @@ class Comparison:
     unreadable: tuple[str, ...]
     sections: tuple[Section, ...]
     versions: dict[str, str]
+    plan: str = "the default rules, not tuned"
 
     @property
     def passed(self) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import fusedres
 from fusedres.cli.measure import count_kernels, interleave, saved_bytes
 from fusedres.cli.networks import OURS, PLAIN_NHWC, Contender, contenders, reference
 from fusedres.cli.parity import Parity, two_times_rule, two_times_rule_of_many
@@ -44,6 +45,7 @@ def compare_training(
     dtype: torch.dtype,
     rounds: int,
     step: Callable[[], None],
+    tune: bool = False,
 ) -> Section:
     """Parity of one step, bytes kept for its backward, then speed.
 
@@ -59,6 +61,7 @@ def compare_training(
         dtype: float32, or what autocast computes in.
         rounds: samples a contender.
         step: called as work is done.
+        tune: tune ours before anything else.
     """
     labels = labels.to(device)
     exact = reference(plain.train(), images, device, dtype, keep_norms=True)
@@ -67,6 +70,9 @@ def compare_training(
     del exact
     step()
     fields = contenders(plain.train(), ours.train(), images, device, torch.float32)
+    if tune:
+        with _autocast(device, dtype):
+            fusedres.tune(fields[OURS].model, fields[OURS].images, train=True, progress=False, table=False)
     plain_step, our_step = (run_step(fields[name], labels, dtype) for name in (PLAIN_NHWC, OURS))
     parity = judge(our_step, plain_step, truth, moved)
     step()

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from fusedres.nn import fuse
 from fusedres.nn._module import FusedModule
 from fusedres.nn.convert import fused_class, register_fused
-from fusedres.nn.stem import fused_stem
+from fusedres.nn.stem import StemAlone, fused_stem
 
 
 class FusedResNet(FusedModule, ResNet):
@@ -32,7 +32,7 @@ class FusedResNet(FusedModule, ResNet):
         return super()._make_layer(fused_class(block), *args, **kwargs)  # type: ignore[arg-type]
 
     def _forward_impl(self, x: Tensor) -> Tensor:
-        stem = fused_stem(x, self._modules, self._composition)
+        stem = fused_stem(self, x)
         if stem is None:
             return super()._forward_impl(x)
         x = self.layer1(stem)
@@ -42,6 +42,9 @@ class FusedResNet(FusedModule, ResNet):
         x = self.avgpool(x)
         logits: Tensor = self.fc(torch.flatten(x, 1))
         return logits
+
+    def standalone(self) -> nn.Module:
+        return StemAlone(self)  # the model's own part; its blocks stand for themselves
 
 
 register_fused(ResNet, FusedResNet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, NoReturn
@@ -43,6 +44,10 @@ class FusedModule(nn.Module):
                 module.__dict__.pop("_composition", None)
                 if value is not None:
                     module._composition = value
+
+    def standalone(self) -> nn.Module:
+        """A copy of what a plan decides on this module's behalf, to be timed alone: here the whole of it."""
+        return copy.deepcopy(self)
 
     def train(self, mode: bool = True) -> Any:
         refresh(self)

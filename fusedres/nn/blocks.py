@@ -1,7 +1,8 @@
 """torchvision's residual blocks, run as one op where that changes nothing but the speed.
 
 Where a block cannot run fused (another norm layer, a bias, BatchNorms in mixed states, a hook on a
-submodule, ``composition="plain"``, tracing by FX or TorchScript), it runs torchvision's own forward.
+submodule, ``composition="plain"``, tracing by FX or TorchScript), or where a measured plan found that faster,
+it runs torchvision's own forward.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from fusedres import ops
+from fusedres import ops, plan
 from fusedres.nn._module import FusedModule
 from fusedres.nn._parts import Geometry, conv_norm, downsample_conv_norm, is_relu, runs_fused
 
@@ -30,6 +31,9 @@ class FusedBasicBlock(FusedModule, BasicBlock):
         return super().forward(x) if fused is None else fused
 
     def _forward_fused(self, x: Tensor) -> Tensor | None:
+        chosen = plan.recall(self, x, self._composition)
+        if chosen.composition == "plain":
+            return None
         m = self._modules
         first, second = conv_norm(m["conv1"], m["bn1"]), conv_norm(m["conv2"], m["bn2"])
         if first is None or second is None or not is_relu(m["relu"]) or first.training != second.training:
@@ -44,6 +48,10 @@ class FusedBasicBlock(FusedModule, BasicBlock):
             skip = downsample_conv_norm(self.downsample)
             if skip is None or skip.training != first.training or skip.geometry != _projection(stride):
                 return None
+        if chosen.composition == "unknown":
+            chosen = plan.resolve(self, x, self._composition, "basic_block", (first, second), skip)
+            if chosen.composition == "plain":
+                return None
         return ops.basic_block(
             x,
             first.tensors,
@@ -52,6 +60,7 @@ class FusedBasicBlock(FusedModule, BasicBlock):
             stride=stride,
             training=first.training,
             composition=self._composition,
+            plan=chosen,
         )
 
 
@@ -66,6 +75,9 @@ class FusedBottleneck(FusedModule, Bottleneck):
         return super().forward(x) if fused is None else fused
 
     def _forward_fused(self, x: Tensor) -> Tensor | None:
+        chosen = plan.recall(self, x, self._composition)
+        if chosen.composition == "plain":
+            return None
         m = self._modules
         first, second = conv_norm(m["conv1"], m["bn1"]), conv_norm(m["conv2"], m["bn2"])
         third = conv_norm(m["conv3"], m["bn3"])
@@ -84,6 +96,10 @@ class FusedBottleneck(FusedModule, Bottleneck):
             skip = downsample_conv_norm(self.downsample)
             if skip is None or skip.training != first.training or skip.geometry != _projection(stride):
                 return None
+        if chosen.composition == "unknown":
+            chosen = plan.resolve(self, x, self._composition, "bottleneck", (first, second, third), skip)
+            if chosen.composition == "plain":
+                return None
         return ops.bottleneck(
             x,
             first.tensors,
@@ -95,4 +111,5 @@ class FusedBottleneck(FusedModule, Bottleneck):
             groups=groups,
             training=first.training,
             composition=self._composition,
+            plan=chosen,
         )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from fusedres import ops
+from fusedres import ops, plan
 from fusedres.nn._module import FusedModule
 from fusedres.nn._parts import conv_norm, is_relu, runs_fused, unobserved
 
 STEM = ("conv1", "bn1", "relu", "maxpool")
 
 
-def fused_stem(x: Tensor, modules: Mapping[str, nn.Module | None], composition: str | None) -> Tensor | None:
-    """conv1 → bn1 → relu → maxpool of ``modules`` as one op; ``None`` where they cannot run fused.
+def fused_stem(owner: FusedModule, x: Tensor) -> Tensor | None:
+    """conv1 → bn1 → relu → maxpool of ``owner`` as one op; ``None`` where it cannot or should not be one.
 
     x (N, C, H, W) of any strides → channels_last: this is where a model's input is converted, once.
     """
+    modules, composition = owner._modules, owner._composition
     if not runs_fused(x, composition):
+        return None
+    chosen = plan.recall(owner, x, composition)
+    if chosen.composition == "plain":
         return None
     first = conv_norm(modules["conv1"], modules["bn1"])
     if first is None or not is_relu(modules["relu"]) or not _is_maxpool(modules["maxpool"]):
@@ -28,8 +32,18 @@ def fused_stem(x: Tensor, modules: Mapping[str, nn.Module | None], composition: 
     _, stride, padding, dilation, groups = first.geometry
     if dilation != (1, 1) or groups != 1 or isinstance(padding, str):
         return None
+    if chosen.composition == "unknown":
+        chosen = plan.resolve(owner, x, composition, "stem", (first,))
+        if chosen.composition == "plain":
+            return None
     return ops.stem(
-        x, first.tensors, stride=stride, padding=padding, training=first.training, composition=composition
+        x,
+        first.tensors,
+        stride=stride,
+        padding=padding,
+        training=first.training,
+        composition=composition,
+        plan=chosen,
     )
 
 
@@ -54,7 +68,7 @@ class FusedIntermediateLayerGetter(FusedModule, IntermediateLayerGetter):
         names = list(self._modules)
         if tuple(names[:4]) != STEM or not self.return_layers.keys().isdisjoint(STEM):
             return super().forward(x)  # type: ignore[no-untyped-call,no-any-return]
-        stem = fused_stem(x, self._modules, self._composition)
+        stem = fused_stem(self, x)
         if stem is None:
             return super().forward(x)  # type: ignore[no-untyped-call,no-any-return]
         out: OrderedDict[str, Tensor] = OrderedDict()
@@ -63,3 +77,26 @@ class FusedIntermediateLayerGetter(FusedModule, IntermediateLayerGetter):
             if name in self.return_layers:
                 out[self.return_layers[name]] = stem
         return out
+
+    def standalone(self) -> nn.Module:
+        return StemAlone(self)
+
+
+class StemAlone(FusedModule, nn.Module):
+    """A copy of a model's stem, to be run without the model around it."""
+
+    def __init__(self, owner: FusedModule) -> None:
+        super().__init__()
+        for name in STEM:
+            self.add_module(name, copy.deepcopy(owner._modules[name]))
+        self.training = owner.training
+        if owner._composition is not None:
+            self.composition = owner._composition
+
+    def forward(self, x: Tensor) -> Tensor:
+        fused = fused_stem(self, x)
+        if fused is not None:
+            return fused
+        for name in STEM:
+            x = self._modules[name](x)  # type: ignore[misc]
+        return x

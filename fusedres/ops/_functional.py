@@ -12,8 +12,9 @@ from torch import Tensor
 from fusedres._settings import COMPOSITION, MEMORY
 from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
-from fusedres.ops._dispatch import BACKENDS, PreparedBlock, resolve_backend
-from fusedres.ops._registry import kernel
+from fusedres.ops._dispatch import COMPOSITIONS, PreparedBlock, resolve_backend
+from fusedres.ops._planned import Choice
+from fusedres.ops._registry import backends_of, kernel
 from fusedres.ops._residual import Layer, Statistics
 from fusedres.ops._shapes import Geometry, conv_output_shape
 
@@ -69,9 +70,12 @@ def autocast_to(x: Tensor) -> torch.dtype | None:
     return None
 
 
-def choose_composition(backend: str, attribute: str | None) -> str:
+def choose_composition(backend: str, attribute: str | None, plan: Choice | None) -> str:
+    """What context, attribute, process or environment say; where that is ``auto``, plan, then rules."""
     chosen = COMPOSITION.get(attribute)
-    return BACKENDS[backend].composition if chosen == "auto" else chosen
+    if chosen == "auto" and plan is not None:
+        chosen = plan.composition
+    return COMPOSITIONS[backends_of(backend)[0]] if chosen == "auto" else chosen
 
 
 def verify_batch(shape: Sequence[int]) -> None:
@@ -129,15 +133,18 @@ def _prepared_block(
     downsample: ConvBN | None,
     skip_geometry: Geometry | None,
     composition: str | None,
+    plan: Choice | None,
 ) -> PreparedBlock | None:
     """The block readied by its back-end, for plain inference; see :mod:`fusedres.ops._prepared`."""
-    if COMPOSITION.get(composition) == "plain":
+    backend = resolve_backend(x, None, plan)
+    if "," in backend or choose_composition(backend, composition, plan) == "plain":
         return None
     chain = [Layer(*layer[:5], layer.eps, g) for layer, g in zip(layers, geometries, strict=True)]
     skip = None
     if downsample is not None and skip_geometry is not None:
         skip = Layer(*downsample[:5], downsample.eps, skip_geometry)
     return _prepared.prepared_block(
+        backend,
         x,
         chain,
         skip,
@@ -157,6 +164,7 @@ def run_block(
     relu: bool,
     training: bool,
     composition: str | None,
+    plan: Choice | None = None,
 ) -> Tensor:
     """Check, choose and run one block; update its running statistics in training."""
     _checks.activation(op.name, "x", x)
@@ -167,12 +175,12 @@ def run_block(
         downsample = downsample and downsample._replace(weight=downsample.weight.to(dtype))
         residual = None if residual is None else residual.to(dtype)
     if residual is None and relu and not (op.residual or training) and _prepared.nothing_watches(x):
-        ready = _prepared_block(op, x, layers, geometries, downsample, skip_geometry, composition)
+        ready = _prepared_block(op, x, layers, geometries, downsample, skip_geometry, composition, plan)
         if ready is not None:
             return ready(_checks.nhwc(x))
     every, shapes = check_block(op, x, layers, geometries, downsample, skip_geometry, residual, training)
-    backend = resolve_backend(x)
-    chosen = choose_composition(backend, composition)
+    backend = resolve_backend(x, None, plan)
+    chosen = choose_composition(backend, composition, plan)
     batch = [training or layer.running_mean is None for _, layer, _ in every]
     if chosen == "plain" or x.numel() == 0 or any(batch) != all(batch):
         return plain_block(x, every, downsample is not None, residual, op.residual, relu, training)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fusedres.ops._caches import DerivedCache
-from fusedres.ops._dispatch import BACKENDS, PreparedBlock, resolve_backend
+from fusedres.ops._dispatch import BACKENDS, PreparedBlock
 from fusedres.ops._residual import Layer
 
 _BLOCKS: DerivedCache[PreparedBlock | None] = DerivedCache(4)
@@ -35,15 +35,18 @@ def nothing_watches(x: Tensor) -> bool:
 
 
 def prepared_block(
-    x: Tensor, chain: Sequence[Layer], downsample: Layer | None, check: Callable[[], object]
+    backend: str,
+    x: Tensor,
+    chain: Sequence[Layer],
+    downsample: Layer | None,
+    check: Callable[[], object],
 ) -> PreparedBlock | None:
     """A function from ``x`` to the block's output with frozen BatchNorm, or ``None``: go the usual way.
 
     Args:
         check: raises where an argument does not fit; called before anything is prepared.
     """
-    backend = BACKENDS[resolve_backend(x)]
-    prepare = backend.prepare_block
+    prepare = BACKENDS[backend].prepare_block
     layers = [*chain, downsample] if downsample is not None else chain
     if prepare is None or any(layer.running_mean is None for layer in layers):
         return None
@@ -55,5 +58,6 @@ def prepared_block(
     first, *others = (tensor for layer in layers for tensor in layer[:5])
     assert first is not None
     constants = tuple((layer.eps, layer.geometry) for layer in layers)
-    variant = (backend.name, x.shape, x.dtype, downsample is None, constants)
+    # Threads: a plan may choose another algorithm for another number of them.
+    variant = (backend, x.shape, x.dtype, downsample is None, constants, torch.get_num_threads())
     return _BLOCKS.get(first, tuple(others), variant, make)

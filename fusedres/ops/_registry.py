@@ -97,6 +97,18 @@ def _count_writes(namespace: str, name: str) -> Callable[..., Any]:
     return below_version_counting
 
 
+def backends_of(spec: str) -> list[str]:
+    """The names in ``"cuda,conv_wgrad=triton"``, the one of most ops first."""
+    first, *others = spec.split(",")
+    return [first, *(other.partition("=")[2] for other in others)]
+
+
 def kernel(backend: str, name: str) -> Any:
-    """The callable that runs kernel op ``name`` on ``backend``."""
+    """The callable that runs kernel op ``name``; ``backend`` is a name, or several as a plan writes them."""
+    if "," in backend:
+        backend, *others = backend.split(",")
+        for other in others:
+            op, _, elsewhere = other.partition("=")
+            if op == name:
+                backend = elsewhere
     return getattr(getattr(torch.ops, namespace_of(backend)), name).default

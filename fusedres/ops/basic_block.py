@@ -9,6 +9,7 @@ from torch import Tensor
 from fusedres.ops import _checks
 from fusedres.ops._block_op import BlockOp
 from fusedres.ops._functional import ConvBN, run_block
+from fusedres.ops._planned import Choice
 from fusedres.ops._shapes import Geometry
 
 _OP = BlockOp("basic_block", 2, downsample=True, residual=False)
@@ -23,6 +24,7 @@ def basic_block(
     stride: int | Sequence[int] = 1,
     training: bool = False,
     composition: str | None = None,
+    plan: Choice | None = None,
 ) -> Tensor:
     """``relu(bn2(conv2(relu(bn1(conv1(x))))) + skip)``; He et al., 2015, figure 5 left.
 
@@ -31,6 +33,7 @@ def basic_block(
         downsample: (K, C, 1, 1), with ``stride``; absent means the identity, and then C = K, stride 1.
         training: batch statistics, and running ones updated; else frozen.
         composition: the caller's wish; ``with fusedres.composition(...)`` beats it.
+        plan: what to run where composition or back-end is ``auto``: what a plan chose.
 
     Returns:
         (N, K, P, Q), channels_last, in ``x``'s dtype (autocast's under autocast).
@@ -42,5 +45,5 @@ def basic_block(
     geometries = [Geometry(step, (1, 1)), Geometry(padding=(1, 1))]
     return run_block(
         _OP, x, [conv1, conv2], geometries, downsample, Geometry(step), None,
-        relu=True, training=training, composition=composition,
+        relu=True, training=training, composition=composition, plan=plan,
     )  # fmt: skip

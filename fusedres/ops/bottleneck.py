@@ -9,6 +9,7 @@ from torch import Tensor
 from fusedres.ops import _checks
 from fusedres.ops._block_op import BlockOp
 from fusedres.ops._functional import ConvBN, run_block
+from fusedres.ops._planned import Choice
 from fusedres.ops._shapes import Geometry
 from fusedres.ops.bottleneck_infer import middle_geometry
 
@@ -27,6 +28,7 @@ def bottleneck(
     groups: int = 1,
     training: bool = False,
     composition: str | None = None,
+    plan: Choice | None = None,
 ) -> Tensor:
     """1×1, 3×3 and 1×1 convolutions with BatchNorm, ReLU between them, and the join.
 
@@ -38,6 +40,7 @@ def bottleneck(
         downsample: (K, C, 1, 1), with ``stride``; absent means the identity, and then C = K, stride 1.
         training: batch statistics, and running ones updated; else frozen.
         composition: the caller's wish; ``with fusedres.composition(...)`` beats it.
+        plan: what to run where composition or back-end is ``auto``: what a plan chose.
 
     Returns:
         (N, K, P, Q), channels_last, in ``x``'s dtype (autocast's under autocast).
@@ -50,5 +53,5 @@ def bottleneck(
     geometries = [Geometry(), middle_geometry(step, middle.dilation, groups), Geometry()]
     return run_block(
         _OP, x, [conv1, conv2, conv3], geometries, downsample, Geometry(step), None,
-        relu=True, training=training, composition=composition,
+        relu=True, training=training, composition=composition, plan=plan,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from fusedres.ops._functional import (
     update_running,
     verify_batch,
 )
+from fusedres.ops._planned import Choice
 from fusedres.ops._registry import kernel
 from fusedres.ops._residual import (
     Layer,
@@ -189,6 +190,7 @@ def stem(
     padding: int | Sequence[int] = 3,
     training: bool = False,
     composition: str | None = None,
+    plan: Choice | None = None,
 ) -> Tensor:
     """``max_pool2d(relu(bn(conv(x))), 3, stride=2, padding=1)``, its activation never written out.
 
@@ -198,6 +200,7 @@ def stem(
         x: (N, C, H, W). conv: weight (K, C, R, S), 7 × 7 in ResNet.
         training: batch statistics, and running ones updated; else frozen.
         composition: the caller's wish; ``with fusedres.composition(...)`` beats it.
+        plan: what to run where composition or back-end is ``auto``: what a plan chose.
 
     Returns:
         (N, K, P, Q), channels_last, in ``x``'s dtype (autocast's under autocast).
@@ -211,8 +214,8 @@ def stem(
         x, conv = x.to(dtype), conv._replace(weight=conv.weight.to(dtype))
     g: Geometry = _checks.conv("stem", x, conv.weight, stride, padding, 1, 1, weight_name="conv.weight")
     check_layer("stem", "conv.", conv, x, training)
-    backend = resolve_backend(x)
-    chosen = choose_composition(backend, composition)
+    backend = resolve_backend(x, None, plan)
+    chosen = choose_composition(backend, composition, plan)
     if chosen == "plain" or x.numel() == 0:
         return F.max_pool2d(F.relu(plain_conv_bn(x, conv, g, training)), 3, 2, 1)
     batch_stats = training or conv.running_mean is None

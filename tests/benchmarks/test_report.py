@@ -25,6 +25,23 @@ def test_the_tables_say_what_was_measured() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("tuned", "words"),
+    [
+        ((False, False), "not tuned"),
+        ((True, True), "tuned (`fusedres.tune`)"),
+        ((True, False), "tuned in part"),
+    ],
+)
+def test_it_says_whether_ours_was_tuned(tuned: tuple[bool, bool], words: str) -> None:
+    found = results()
+    one = found["cells"]["infer-resnet50-fp32-b16-t2"]
+    found["cells"]["infer-resnet50-fp32-b1-t2"] = {**one, "tuned": tuned[0]}
+    found["cells"]["infer-resnet50-fp32-b16-t2"] = {**one, "tuned": tuned[1]}
+    assert f"fusedres was {words}." in report.render(found)
+    assert "fusedres was not tuned." in report.render(results()), "files from before"
+
+
 def test_no_speed_up_while_parity_is_red() -> None:
     red = results()
     red["cells"]["infer-resnet50-fp32-b16-t2"] = cell(

@@ -1,4 +1,4 @@
-"""The three commands as a user runs them."""
+"""The commands as a user runs them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import fusedres
 from fusedres.cli import compare
 from fusedres.cli.environment import VARIABLES
 from fusedres.cli.networks import OURS, build_ours
@@ -41,7 +42,7 @@ TINY_TRAINING = (
 def test_module_and_help() -> None:
     command = [sys.executable, "-m", "fusedres", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert all(name in done.stdout for name in ("info", "compare", "classify"))
+    assert all(name in done.stdout for name in ("info", "compare", "classify", "tune"))
 
 
 def test_info(invoke: Invoke) -> None:
@@ -49,6 +50,31 @@ def test_info(invoke: Invoke) -> None:
     assert result.exit_code == 0
     for word in ("torchvision", "reference", "triton", "extension", *(v.name for v in VARIABLES)):
         assert word in result.stdout
+
+
+def test_info_says_what_each_layer_runs_and_why(invoke: Invoke) -> None:
+    result = invoke("info", "--model", "resnet18", "--batch", 2, "--size", 32, "--train", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    for word in ("layers of resnet18", "layer4.1", "basic_block 2x64x8x8", "by rule: "):
+        assert word in result.stdout
+
+
+@pytest.mark.slow
+def test_tune_chooses_says_why_and_keeps_it(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSEDRES_PLANS", str(tmp_path / "plans"))
+    arguments = ("--model", "resnet18", "--batch", 1, "--size", 32, "--device", "cpu", "--threads", 1)
+    result = invoke("tune", *arguments, "--budget", 60)
+    try:
+        assert result.exit_code == 0, result.output
+        assert "of plain's time in" in result.stdout or "nothing else was clearly faster" in result.stdout
+        (path,) = (tmp_path / "plans").glob("*.json")
+        assert f"plan stored {path}" in result.stdout
+        told = invoke("info", "--model", "resnet18", *arguments[2:])
+        assert "measured: " in told.stdout
+    finally:
+        fusedres.plan.clear()
 
 
 def test_compare_inference(
@@ -61,6 +87,7 @@ def test_compare_inference(
     assert str(folder / "compare.png") in result.stdout.splitlines()[-1]
     content = json.loads((folder / "compare.json").read_text())
     assert content["passed"] is True
+    assert content["plan"] == "the default rules, not tuned"
     assert content["photos"] == [path.stem for path in photo_files]
     assert content["weights_kind"] == "file"
     (section,) = content["sections"]
@@ -78,6 +105,17 @@ def test_compare_training_with_seeded_weights(invoke: Invoke, tmp_path: Path) ->
     training = json.loads((tmp_path / "o" / "compare.json").read_text())["sections"][1]
     assert {p["name"] for p in training["parity"]} == {"logits", "gradients", "running statistics"}
     assert 0 < training["saved"][OURS] < training["saved"]["torchvision"]
+
+
+@pytest.mark.slow
+def test_compare_can_tune_first_and_says_so(invoke: Invoke, tmp_path: Path) -> None:
+    try:
+        result = invoke("compare", *TINY_TRAINING, "--tune", "--threads", 1, "--out", tmp_path / "o")
+    finally:
+        fusedres.plan.clear()
+    assert result.exit_code == 0, result.output
+    assert "fusedres by tuned just before" in result.stdout
+    assert json.loads((tmp_path / "o" / "compare.json").read_text())["plan"] == "tuned just before"
 
 
 @pytest.mark.slow
@@ -131,6 +169,21 @@ def test_bad_options_are_named(invoke: Invoke, arguments: tuple[str, ...], messa
     result = invoke("compare", *TINY, *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("command", ["tune", "info"])
+def test_bad_options_of_a_subject_are_named(command: str, invoke: Invoke) -> None:
+    for arguments, message in (
+        (("--model", "vgg16"), "--model must be one of resnet18"),
+        (("--model", "resnet18", "--dtype", "int8"), "--dtype must be one of fp32, bf16; got 'int8'"),
+        (("--model", "resnet18", "--device", "abacus"), "--device must be auto, cpu, cuda or cuda:N"),
+        (
+            ("--model", "resnet18", "--batch", 1, "--size", 32, "--train", "--device", "cpu"),
+            "the model cannot run: Expected more than 1 value per channel when training",
+        ),
+    ):
+        result = invoke(command, *arguments)
+        assert result.exit_code == 2 and message in result.stderr
 
 
 def test_classify(invoke: Invoke, photo_files: list[Path], weights_file: Path) -> None:

@@ -144,13 +144,13 @@ def test_choice() -> None:
     """oneDNN keeps stems, groups, dilation, and fp32 layers that memory bounds."""
     one = (1, 1)
     wide = ((16, 256, 56, 56), torch.float32, (64, 256, 1, 1), one, (0, 0), one, 1)
-    assert engine.choose_for_wgrad(*wide) is None
-    assert engine.choose_for_wgrad((16, 3, 224, 224), torch.float32, (64, 3, 7, 7), (2, 2), (3, 3), one, 1) is None
-    assert engine.choose_for_wgrad((16, 64, 28, 28), torch.float32, (64, 2, 3, 3), one, one, one, 32) is None
-    assert engine.choose_for_wgrad((1, 64, 7, 7), torch.float32, (64, 64, 3, 3), one, one, one, 1) is None
+    assert engine.choose(*wide, "wgrad") is None
+    assert engine.choose((16, 3, 224, 224), torch.float32, (64, 3, 7, 7), (2, 2), (3, 3), one, 1, "wgrad") is None
+    assert engine.choose((16, 64, 28, 28), torch.float32, (64, 2, 3, 3), one, one, one, 32, "wgrad") is None
+    assert engine.choose((1, 64, 7, 7), torch.float32, (64, 64, 3, 3), one, one, one, 1, "wgrad") is None
     if engine.runs(Algorithm.DIRECT_F32):
         layer = ((16, 256, 14, 14), torch.float32, (256, 256, 3, 3))
-        assert engine.choose_for_wgrad(*layer, one, one, one, 1) == Algorithm.WINOGRAD_F32
-        assert engine.choose_for_wgrad(*layer, (2, 2), one, one, 1) == Algorithm.DIRECT_F32
+        assert engine.choose(*layer, one, one, one, 1, "wgrad") == Algorithm.WINOGRAD_F32
+        assert engine.choose(*layer, (2, 2), one, one, 1, "wgrad") == Algorithm.DIRECT_F32
     if engine.runs(Algorithm.DIRECT_BF16_AMX):
-        assert engine.choose_for_wgrad(wide[0], torch.bfloat16, *wide[2:]) == Algorithm.DIRECT_BF16_AMX
+        assert engine.choose(wide[0], torch.bfloat16, *wide[2:], "wgrad") == Algorithm.DIRECT_BF16_AMX

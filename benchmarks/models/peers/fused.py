@@ -17,6 +17,9 @@ def drop_in(job: Job) -> Program:
     model = job.load_into(getattr(fusedres, cell.model)()).train(not infer)
     model = model.to(dtype).to(memory_format=torch.channels_last)
     images = job.images().to(dtype=dtype, memory_format=torch.channels_last)
+    if job.tune and cell.task != "saved":
+        with torch.autocast("cpu", torch.bfloat16, enabled=not infer and cell.dtype == "bf16"):
+            fusedres.tune(model, images, progress=False, table=False)
     if infer:
         return inference(model, images)
     return TrainingStep(model, images, job.labels(), cell.torch_dtype).program()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from fusedres._build import extension_missing
-from fusedres.backends.cpu import backward, conv, engine
+from fusedres.backends.cpu import algorithms, backward, conv, engine
 from fusedres.ops._dispatch import Backend, register_backend
 
-__all__ = ["backward", "conv", "engine"]
+__all__ = ["algorithms", "backward", "conv", "engine"]
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -30,5 +30,12 @@ def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 register_backend(
-    Backend("cpu", lambda: _MISSING, _cannot_serve, composition="stats", prepare_block=engine.prepare_block)
+    Backend(
+        "cpu",
+        lambda: _MISSING,
+        _cannot_serve,
+        prepare_block=engine.prepare_block,
+        algorithms=algorithms.algorithms,
+        rule=engine.by_rule,
+    )
 )

@@ -48,7 +48,7 @@ def turned(
     if tuple(stride) != (1, 1) or groups != 1 or min(around) < 0:
         return None
     shape = (w.shape[1], w.shape[0], rows, cols)
-    algorithm = engine.choose_for_training(dy.shape, dy.dtype, shape, stride, around, dilation, groups)
+    algorithm = engine.choose(dy.shape, dy.dtype, shape, stride, around, dilation, groups, "dgrad")
     if algorithm is None:
         return None
     return Turned((w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1), around, algorithm)
@@ -69,7 +69,9 @@ def input_gradient(
         return engine.conv_once(dy, conv.w, add, (1, 1), conv.padding, conv.algorithm)
     if w.shape[2:] == (1, 1) and tuple(stride) != (1, 1) and tuple(padding) == (0, 0):
         across = w.transpose(0, 1)
-        strided = engine.choose_for_strided_dgrad(dy.shape, dy.dtype, across.shape, dilation, groups)
+        strided = engine.choose(
+            dy.shape, dy.dtype, across.shape, stride, padding, dilation, groups, "strided_dgrad"
+        )
         if strided is not None:
             return engine.dgrad_strided(dy, across, add, x_shape, stride, strided)
     x = empty_nhwc(dy, x_shape)
@@ -131,7 +133,7 @@ def conv_wgrad(
     groups: int,
 ) -> Tensor:
     dy = output_gradient(dz, y, p, q, r)
-    algorithm = engine.choose_for_wgrad(x.shape, x.dtype, w_shape, stride, padding, dilation, groups)
+    algorithm = engine.choose(x.shape, x.dtype, w_shape, stride, padding, dilation, groups, "wgrad")
     if algorithm is not None:
         return engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm)
     w = x.new_empty(tuple(w_shape))

@@ -63,7 +63,7 @@ def conv_stats(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     z = activated(x, in_scale, in_shift)
-    algorithm = engine.choose_for_training(z.shape, z.dtype, w.shape, stride, padding, dilation, groups)
+    algorithm = engine.choose(z.shape, z.dtype, w.shape, stride, padding, dilation, groups, "fprop")
     if algorithm is not None:
         return engine.conv_once_stats(z, w, stride, padding, algorithm)
     y = convolution(z, w, stride, padding, dilation, groups)

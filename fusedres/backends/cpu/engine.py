@@ -1,22 +1,24 @@
-"""Our own convolutions for inference (``csrc/cpu/conv``), and when they serve instead of oneDNN.
+"""Our own convolutions (``csrc/cpu/conv``), and when they serve instead of oneDNN.
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
 the weights. They need AVX-512 (bf16: AVX512-BF16 or AMX) and take neither groups nor dilation: there
-:func:`choose` returns ``None`` and oneDNN serves. ``docs/cpu.md`` has the measurements behind the choices.
+:func:`choose` returns ``None`` and oneDNN serves. Elsewhere a measured plan chooses, and without one the
+rules in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from functools import cache
-from typing import NamedTuple
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
+from fusedres._heuristic import rule_for
 from fusedres.ops._caches import DerivedCache, running_affine
 from fusedres.ops._dispatch import PreparedBlock
+from fusedres.ops._planned import Convolution, planned_algorithm
 from fusedres.ops._residual import Layer
 from fusedres.ops._shapes import Geometry, conv_output_shape
 from fusedres.ops.bottleneck_infer import middle_geometry
@@ -58,106 +60,78 @@ class Algorithm(IntEnum):
 MOST_TAPS = 128
 
 
-class WinogradLimit(NamedTuple):
-    """Winograd's weights are 16 / 9 as large as direct ones: few patches do not pay for reading them."""
-
-    weights: int  # K * C, from which the limit holds
-    patches: int  # 2 x 2 output patches below which direct convolution is faster
-
-
-#: 512 -> 512 at 7 x 7, batch 1, has 16 patches for 17 MB of weights; there the two run about level, and which
-#: one leads changed from run to run. At 256 -> 256, 14 x 14 (49 patches), Winograd takes about half the time.
-WINOGRAD_LIMITS = (WinogradLimit(weights=512 * 512, patches=32),)
-
-
 @cache
 def runs(algorithm: Algorithm) -> bool:
     """Whether this CPU, the build and ``FUSEDRES_CPU_ISA`` allow it."""
     return bool(_OPS.conv_engine_runs(int(algorithm)))
 
 
+#: What stands beside the algorithms in rules and plans.
+ONEDNN = "onednn"
+
+
 def choose(
-    x_shape: Ints, dtype: torch.dtype, w_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    x_shape: Ints,
+    dtype: torch.dtype,
+    w_shape: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    use: str = "infer",
 ) -> Algorithm | None:
-    """The engine's algorithm for this convolution, or ``None``: oneDNN's."""
-    k, c, r, s = w_shape
-    if groups != 1 or tuple(dilation) != (1, 1) or r * s > MOST_TAPS:
+    """The algorithm for this convolution, by plan or by rule; ``None`` is oneDNN's.
+
+    ``use`` is :class:`Convolution`'s: weights are packed once in inference, for every call in training.
+    """
+    if not _takes(dtype, w_shape, dilation, groups):
         return None
-    if dtype == torch.bfloat16:
-        for algorithm in (Algorithm.DIRECT_BF16_AMX, Algorithm.DIRECT_BF16_DOT):
-            if runs(algorithm):
-                return algorithm
-        return None
-    if dtype != torch.float32 or not runs(Algorithm.DIRECT_F32):
-        return None
-    if (r, s) == (3, 3) and tuple(stride) == (1, 1):
-        p, q = x_shape[2] + 2 * padding[0] - 2, x_shape[3] + 2 * padding[1] - 2
-        patches = x_shape[0] * ((p + 1) // 2) * ((q + 1) // 2)
-        if all(k * c < limit.weights or patches >= limit.patches for limit in WINOGRAD_LIMITS):
-            return Algorithm.WINOGRAD_F32
-    return Algorithm.DIRECT_F32
+    threads = torch.get_num_threads()
+    geometry = tuple(stride), tuple(padding), tuple(dilation)
+    name = str(dtype).removeprefix("torch.")
+    convolution = Convolution("cpu", use, name, tuple(x_shape), tuple(w_shape), *geometry, groups, threads)
+    return named(planned_algorithm(convolution, by_rule(convolution)[0]))
 
 
-#: In training the weights are packed anew every step: 50 ns a pair of channels for Winograd, whose gain
-#: over oneDNN (1.2 to 1.9x) is 0.04 ns a pair and pixel: they meet at 1200 pixels of the batch. A direct
-#: convolution gains where the maps are large (its outputs come in large pages): 1.1 to 1.5x from 28 x 28 on,
-#: 0.93 to 1.05x below, 0.85x at stride 2. bf16: nothing that outweighs the packing.
-LEAST_TRAINING_BATCH = 2048  # pixels of all images
-LEAST_TRAINING_MAP = 28 * 28  # pixels of one, for direct convolution
+def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int) -> bool:
+    return (
+        dtype in (torch.float32, torch.bfloat16)
+        and groups == 1
+        and tuple(dilation) == (1, 1)
+        and w_shape[2] * w_shape[3] <= MOST_TAPS
+    )
 
 
-def choose_for_training(
-    x_shape: Ints, dtype: torch.dtype, w_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Algorithm | None:
-    """:func:`choose` for weights that are used once: a training step's forward, or its dgrad as a forward."""
-    pixels = x_shape[2] * x_shape[3]
-    if dtype != torch.float32 or x_shape[0] * pixels < LEAST_TRAINING_BATCH:
-        return None
-    algorithm = choose(x_shape, dtype, w_shape, stride, padding, dilation, groups)
-    stem = w_shape[1] < 16
-    large = pixels >= LEAST_TRAINING_MAP and tuple(stride) == (1, 1)
-    return algorithm if algorithm == Algorithm.WINOGRAD_F32 or large or stem else None
+def named(name: str) -> Algorithm | None:
+    """The algorithm of a rule or a plan; one that cannot run here is oneDNN's."""
+    algorithm = Algorithm.__members__.get(name.upper())
+    return algorithm if algorithm is not None and runs(algorithm) else None
 
 
-#: Output pixels of all images from which packing the weights pays in the dgrad of a strided 1x1 convolution.
-LEAST_STRIDED_BATCH = {torch.float32: 512, torch.bfloat16: 2048}
-
-
-def choose_for_strided_dgrad(
-    dy_shape: Ints, dtype: torch.dtype, turned_shape: Ints, dilation: Ints, groups: int
-) -> Algorithm | None:
-    """The engine's algorithm for the dgrad of a strided 1x1 convolution; oneDNN's is
-    the slowest of its dgrads (fp32: 70 to 97 GFLOP/s; ours with the sum takes 0.7 to 0.9 of its time without)."""
-    least = LEAST_STRIDED_BATCH.get(dtype)
-    if least is None or dy_shape[0] * dy_shape[2] * dy_shape[3] < least:
-        return None
-    return choose(dy_shape, dtype, turned_shape, (1, 1), (0, 0), dilation, groups)
-
-
-#: Above this, fp32 layers of 1x1 and stride 1 are bound by memory, and oneDNN's wgrad, which copies neither operand,
-#: leads (by 1.1 to 1.3x at 56 x 56). Below, and for other filters, ours does: by 1.2 to 1.5x with Winograd, by 1.0 to
-#: 1.5x without. In bf16 AMX makes ours level or ahead (up to 3x at stride 2) wherever a vector of channels is full.
-MOST_WGRAD_MAP = 28 * 28  # output pixels of an image
-LEAST_WGRAD_CHANNELS = 16
-
-
-def choose_for_wgrad(
-    x_shape: Ints, dtype: torch.dtype, w_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Algorithm | None:
-    """The engine's algorithm for this weight gradient, or ``None``: oneDNN's."""
-    _, c, r, s = w_shape
-    if c < LEAST_WGRAD_CHANNELS or x_shape[0] * x_shape[2] * x_shape[3] < LEAST_TRAINING_BATCH:
-        return None
-    if dtype == torch.bfloat16:
-        amx = choose(x_shape, dtype, w_shape, stride, padding, dilation, groups)
-        return amx if amx == Algorithm.DIRECT_BF16_AMX else None
-    pixels = (x_shape[2] // stride[0]) * (x_shape[3] // stride[1])
-    if (r, s) == (1, 1) and tuple(stride) == (1, 1) and pixels > MOST_WGRAD_MAP:
-        return None
-    algorithm = choose(x_shape, dtype, w_shape, stride, padding, dilation, groups)
-    if (r, s) == (3, 3) and tuple(stride) == (1, 1) and algorithm is not None:
-        return Algorithm.WINOGRAD_F32
-    return algorithm
+@lru_cache(maxsize=4096)
+def by_rule(convolution: Convolution) -> tuple[str, str]:
+    """What the default heuristic chooses for a convolution that the engine takes, and why."""
+    n, _, h, w = convolution.x
+    k, c, r, s = convolution.w
+    p, q = (
+        size + 2 * pad - taps + 1 for size, pad, taps in zip((h, w), convolution.padding, (r, s), strict=True)
+    )
+    rule = rule_for(
+        "cpu convolution",
+        {
+            "use": convolution.use,
+            "dtype": convolution.dtype,
+            "taps": f"{r}x{s}",
+            "stride": f"{convolution.stride[0]}x{convolution.stride[1]}",
+            "channels": c,
+            "weights": k * c,
+            "map_pixels": h * w,
+            "batch_pixels": n * h * w,
+            "patches": n * ((p + 1) // 2) * ((q + 1) // 2),  # 2 x 2 outputs each, at stride 1
+        },
+    )
+    chosen = next(name for name in rule.then if name == ONEDNN or named(name) is not None)
+    return chosen, rule.why
 
 
 def wgrad(
@@ -252,7 +226,8 @@ def bottleneck(
     weights = [operands[0] for operands in every]
     middle = middle_geometry(stride, dilation, groups)
     geometries = [Geometry(), middle, Geometry(), Geometry(stride=middle.stride)][: len(every)]
-    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None)
+    threads = torch.get_num_threads()
+    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None, threads)
     layouts = _BLOCKS.get(
         weights[0],
         tuple(weights[1:]),

@@ -12,7 +12,7 @@ from fusedres.backends.triton._conv_kernel import conv_kernel
 from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64
 from fusedres.backends.triton._library import dense, launch
 from fusedres.backends.triton._sums import sum_partials
-from fusedres.backends.triton._tiles import CONV_TILES, Problem, plan
+from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan
 from fusedres.ops._shapes import Geometry
 
 #: Groups with fewer channels than this reduce over taps × channels as one index.
@@ -88,6 +88,7 @@ def run_conv(
         Problem(
             out_pixels, cols, red * r * s if flat else red, g.groups * classes, src.dtype, precision,
             (sources, 1), prologue.scale is not None, device_facts(src.device),
+            (r, s, *g.stride, *g.dilation, int(dgrad), int(prologue.relu)),
         ),
         CONV_TILES,
         TUNING_KEY,
@@ -123,4 +124,5 @@ def run_conv(
             DGRAD=dgrad, FLAT=flat, SRC_RELU=prologue.relu, RELU=epilogue.relu,
             WIDE=needs_int64(src, out), PRECISION=precision, STAT_ROWS=chosen.least_rows, **chosen.meta,
         )  # fmt: skip
+        keep_best(chosen)
     return Partials(count, mean, m2, None if sums is None else sum_partials(sums)[0])

@@ -1,4 +1,8 @@
-"""Which tile a GEMM runs with: the list as data, a heuristic that picks from it, and autotuning over it."""
+"""Which tile a GEMM runs with: the list as data, a plan's tile, a heuristic that picks, and autotuning.
+
+``FUSEDRES_AUTOTUNE=0`` leaves it to the heuristic alone, ``1`` times the fitting tiles where they are first
+used. Unset, a plan's tile is taken where it has one; ``fusedres.tune`` times them for it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+from torch._library.triton import is_wrap_triton_enabled
 
 from fusedres.backends.triton._device import INTERPRETED, DeviceFacts, cdiv, power_of_two
+from fusedres.ops._planned import TILES, learn_tile, learning_tiles
 
 
 class Tile(NamedTuple):
@@ -63,7 +69,8 @@ LEAST_SIDE = 16
 
 
 class Problem(NamedTuple):
-    """What the choice of a tile depends on. ``loads`` are tensors read a row tile (2 with BN backward)."""
+    """What the choice of a tile depends on. ``loads`` are tensors read a row tile (2 with BN backward);
+    ``walk`` is what only timing tells apart: filter, strides, dilation, direction."""
 
     rows: int
     columns: int
@@ -74,6 +81,7 @@ class Problem(NamedTuple):
     loads: tuple[int, int]
     formed: bool
     facts: DeviceFacts
+    walk: tuple[int, ...] = ()
 
 
 def programs(problem: Problem, tile: Tile) -> int:
@@ -124,8 +132,29 @@ def choose(problem: Problem, tiles: Sequence[Tile]) -> Tile:
 
 
 def autotuning() -> bool:
-    """Whether ``FUSEDRES_AUTOTUNE`` asks for tiles to be timed rather than chosen by rule."""
-    return not INTERPRETED and os.environ.get("FUSEDRES_AUTOTUNE", "0") not in ("", "0")
+    """Whether tiles are to be timed: ``FUSEDRES_AUTOTUNE`` says so, or a plan is being made."""
+    wish = os.environ.get("FUSEDRES_AUTOTUNE", "")
+    return not INTERPRETED and wish != "0" and (wish != "" or learning_tiles())
+
+
+def plan_key(kernel: Any, problem: Problem) -> tuple[object, ...]:
+    """A problem as a plan writes it down: plain values alone."""
+    values = {
+        **problem._asdict(),
+        "dtype": str(problem.dtype).removeprefix("torch."),
+        "facts": tuple(problem.facts),
+    }
+    return kernel.__name__, *values.values()
+
+
+def _planned(key: tuple[object, ...], configs: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The plan's tile for a problem, if it is still one of those that fit."""
+    tile = None if os.environ.get("FUSEDRES_AUTOTUNE") == "0" else TILES.get(key)
+    return tile if tile in configs else None
+
+
+#: What a tile settles, in the order in which plans keep it.
+CONSTANTS = ("BM", "BN", "BK", "num_warps", "num_stages")
 
 
 @functools.cache
@@ -140,11 +169,15 @@ def _autotuner(kernel: Any, configs: tuple[tuple[int, ...], ...], key: tuple[str
 
 
 class Plan(NamedTuple):
-    """A kernel, with what is settled of its tile before it is launched."""
+    """A kernel, with what is settled of its tile before it is launched.
+
+    ``learns`` is the problem whose best tile is known after the launch, where tiles are being timed.
+    """
 
     kernel: Any
     meta: dict[str, int]
     least_rows: int
+    learns: tuple[object, ...] | None = None
 
 
 def plan(kernel: Any, problem: Problem, tiles: Sequence[Tile], key: tuple[str, ...]) -> Plan:
@@ -152,16 +185,18 @@ def plan(kernel: Any, problem: Problem, tiles: Sequence[Tile], key: tuple[str, .
 
     ``least_rows`` is the smallest BM that may run: partials are allocated for it.
     """
+    fits = fitted(problem, tiles)
+    configs = tuple((t.BM, t.BN, block_depth(problem, t), t.num_warps, t.num_stages) for t in fits)
+    known = plan_key(kernel, problem)
     if autotuning():
-        fits = fitted(problem, tiles)
-        configs = tuple((t.BM, t.BN, block_depth(problem, t), t.num_warps, t.num_stages) for t in fits)
-        return Plan(_autotuner(kernel, configs, key), {}, min(t.BM for t in fits))
-    tile = choose(problem, tiles)
-    meta = {
-        "BM": tile.BM,
-        "BN": tile.BN,
-        "BK": block_depth(problem, tile),
-        "num_warps": tile.num_warps,
-        "num_stages": tile.num_stages,
-    }
-    return Plan(kernel, meta, tile.BM)
+        return Plan(_autotuner(kernel, configs, key), {}, min(t.BM for t in fits), known)
+    config = _planned(known, configs) or configs[fits.index(choose(problem, tiles))]
+    return Plan(kernel, dict(zip(CONSTANTS, config, strict=True)), config[0])
+
+
+def keep_best(chosen: Plan) -> None:
+    """After the launch: what was found to be the best tile, if tiles were timed (traced, they were not)."""
+    if chosen.learns is not None and not is_wrap_triton_enabled():
+        config = chosen.kernel.best_config
+        sizes = (config.kwargs[name] for name in CONSTANTS[:3])
+        learn_tile(chosen.learns, (*sizes, config.num_warps, config.num_stages))

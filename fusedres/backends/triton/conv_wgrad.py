@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64
 from fusedres.backends.triton._library import dense, implements, launch
-from fusedres.backends.triton._tiles import WGRAD_TILES, Problem, fitted, plan, programs
+from fusedres.backends.triton._tiles import WGRAD_TILES, Problem, fitted, keep_best, plan, programs
 from fusedres.backends.triton._wgrad_kernel import wgrad_kernel, wgrad_reduce_kernel
 
 #: Programs a processor should get; more splits hide latency, and each writes and reads a part.
@@ -56,7 +56,7 @@ def conv_wgrad(
     formed = in_s is not None or p is not None
     problem = Problem(
         kg, columns, pixels, groups, x.dtype, precision, (2 if y is not None else 1, 1), formed,
-        device_facts(x.device),
+        device_facts(x.device), (taps_h, taps_w, *stride, *dilation),
     )  # fmt: skip
     splits = _splits(problem)
     chosen = plan(wgrad_kernel, problem._replace(batches=groups * splits), WGRAD_TILES, TUNING_KEY)
@@ -77,6 +77,7 @@ def conv_wgrad(
         PAD_H=padding[0], PAD_W=padding[1], DIL_H=dilation[0], DIL_W=dilation[1],
         SPLIT=splits > 1, WIDE=needs_int64(x, dz), PRECISION=precision, **chosen.meta,
     )  # fmt: skip
+    keep_best(chosen)
     if splits > 1:
         launch(
             wgrad_reduce_kernel, (cdiv(dw.numel(), REDUCE_BLOCK),),

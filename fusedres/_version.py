@@ -1,0 +1,3 @@
+"""The package's version: plans are kept by it, too."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,132 @@
+"""The algorithms of one convolution side by side, for a plan to time: the engine's, and oneDNN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+
+from fusedres.backends.cpu import engine
+from fusedres.backends.cpu._onednn import can_fuse, convolution, convolution_gradient, fused_conv
+from fusedres.backends.cpu.engine import ONEDNN, Algorithm
+from fusedres.ops._planned import Convolution
+from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
+
+Call = Callable[[], object]
+
+_SERVES = {"float32": ("_F32",), "bfloat16": ("_BF16_DOT", "_BF16_AMX")}
+
+
+def algorithms(convolution: Convolution) -> Mapping[str, Call]:
+    """A call for each algorithm that can run here, on random operands; the one by rule comes first."""
+    served = [
+        algorithm
+        for algorithm in Algorithm
+        if algorithm.name.endswith(_SERVES[convolution.dtype])
+        and engine.runs(algorithm)
+        and (algorithm != Algorithm.WINOGRAD_F32 or _winograd_takes(convolution))
+    ]
+    calls = _MAKERS[convolution.use](convolution, served)
+    default = engine.by_rule(convolution)[0]
+    return {name: calls[name] for name in sorted(calls, key=lambda name: name != default)}
+
+
+def _winograd_takes(convolution: Convolution) -> bool:
+    return convolution.w[2:] == (3, 3) and convolution.stride == (1, 1)
+
+
+def _operands(convolution: Convolution) -> tuple[torch.Tensor, torch.Tensor, Geometry]:
+    dtype: torch.dtype = getattr(torch, convolution.dtype)
+    generator = torch.Generator().manual_seed(0)
+    x, w = (
+        torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+        for shape in (convolution.x, convolution.w)
+    )
+    (sh, sw), (ph, pw), (dh, dw) = convolution.stride, convolution.padding, convolution.dilation
+    return x, w, Geometry((sh, sw), (ph, pw), (dh, dw), convolution.groups)
+
+
+def _inference(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
+    """With an affine and ReLU, weights packed before."""
+    x, w, g = _operands(convolution)
+    scale, shift = torch.ones(w.shape[0]), torch.zeros(w.shape[0])
+    calls: dict[str, Call] = {
+        algorithm.name.lower(): partial(
+            engine.conv, x, w, scale, shift, None, True, g.stride, g.padding, algorithm
+        )
+        for algorithm in served
+    }
+    if can_fuse(x):
+        calls[ONEDNN] = partial(fused_conv, x, w, scale, shift, None, True, *g)
+    return calls
+
+
+def _training(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
+    """Packing included; a dgrad is oneDNN's own against a forward convolution with turned filters."""
+    x, w, g = _operands(convolution)
+    calls: dict[str, Call] = {
+        algorithm.name.lower(): partial(engine.conv_once, x, w, None, g.stride, g.padding, algorithm)
+        for algorithm in served
+    }
+    if convolution.use == "fprop":
+        calls[ONEDNN] = partial(_convolution, x, w, g)
+        return calls
+    # Here x is dy and w the turned filters: oneDNN's operands are what they came from.
+    forward = w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    rows, cols = w.shape[2:]
+    padding = (rows - 1 - g.padding[0], cols - 1 - g.padding[1])
+    dx = empty_nhwc(x, conv_output_shape(x.shape, w.shape, g))
+    calls[ONEDNN] = partial(
+        convolution_gradient, x, dx, forward, g.stride, padding, g.dilation, g.groups, of="x"
+    )
+    for algorithm in served:
+        calls[algorithm.name.lower()] = partial(_turned, x, forward, g, algorithm)
+    return calls
+
+
+def _strided_dgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
+    """dgrad of a strided 1x1: packing included."""
+    dy, turned, g = _operands(convolution)
+    n, _, p, q = dy.shape
+    x_shape = (n, turned.shape[0], p * g.stride[0], q * g.stride[1])
+    w = turned.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    calls: dict[str, Call] = {
+        algorithm.name.lower(): partial(engine.dgrad_strided, dy, turned, None, x_shape, g.stride, algorithm)
+        for algorithm in served
+    }
+    dx = empty_nhwc(dy, x_shape)
+    calls[ONEDNN] = partial(convolution_gradient, dy, dx, w, *g, of="x")
+    return calls
+
+
+def _wgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
+    x, w, g = _operands(convolution)
+    dy = torch.ones_like(_convolution(x, w, g))
+    calls: dict[str, Call] = {
+        algorithm.name.lower(): partial(
+            engine.wgrad, x, dy, None, None, convolution.w, g.stride, g.padding, algorithm
+        )
+        for algorithm in served
+        if algorithm != Algorithm.DIRECT_BF16_DOT
+    }
+    calls[ONEDNN] = partial(convolution_gradient, dy, x, w, *g, of="w")
+    return calls
+
+
+def _convolution(x: torch.Tensor, w: torch.Tensor, g: Geometry) -> torch.Tensor:
+    return convolution(x, w, *g)
+
+
+def _turned(dy: torch.Tensor, w: torch.Tensor, g: Geometry, algorithm: Algorithm) -> torch.Tensor:
+    turned = (w if w.shape[2] * w.shape[3] == 1 else w.flip(2, 3)).transpose(0, 1)
+    return engine.conv_once(dy, turned, None, g.stride, g.padding, algorithm)
+
+
+_MAKERS: Mapping[str, Callable[[Convolution, list[Algorithm]], dict[str, Call]]] = {
+    "infer": _inference,
+    "fprop": _training,
+    "dgrad": _training,
+    "strided_dgrad": _strided_dgrad,
+    "wgrad": _wgrad,
+}

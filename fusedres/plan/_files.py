@@ -1,0 +1,70 @@
+"""``load`` and ``save``: the plan in force and files, the cache's or a user's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from fusedres.plan import _store
+from fusedres.plan._lookup import in_force, put_in_force
+from fusedres.plan._plan import Plan, empty
+
+
+def load(path: str | os.PathLike[str] | None = None, *, device: torch.device | str | None = None) -> Plan:
+    """Have the plan in a file hold on ``device`` from now on, in place of what held before.
+
+    A plan in the cache folder is loaded without this, by the first block that asks.
+
+    Args:
+        path: a file that :func:`save` wrote; ``None``: this device's in the cache folder, where one that is
+            missing counts as empty, and so does a broken one, with a warning.
+        device: a torch device; ``None``: the current GPU where there is one, else the CPU.
+
+    Raises:
+        OSError: ``path`` cannot be read.
+        ValueError: ``path`` holds no plan, or one for another device, torch or fusedres.
+    """
+    like = empty(device_of(device))
+    if path is None:
+        cached = _store.path_of(like)
+        plan = like if cached is None else _store.read_or_report(cached, like)
+    else:
+        plan = _store.read(Path(path))
+        if plan.origin != like.origin:
+            raise ValueError(
+                f"plan.load: `path` must hold a plan for {', '.join(like.origin)} (device, torch, fusedres); "
+                f"{path} holds one for {', '.join(plan.origin)}"
+            )
+    put_in_force(plan)
+    return plan
+
+
+def save(path: str | os.PathLike[str] | None = None, *, device: torch.device | str | None = None) -> Path:
+    """Write the plan that holds on ``device`` to a file, merged into what the file holds already.
+
+    :func:`fusedres.tune` does it for the cache folder.
+
+    Args:
+        path: the file; ``None``: this device's in the cache folder.
+        device: as in :func:`load`.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: no ``path``, and ``FUSEDRES_PLANS=0``; or the file holds a plan for another device.
+    """
+    plan = in_force(device_of(device))
+    target = _store.path_of(plan) if path is None else Path(path)
+    if target is None:
+        raise ValueError("plan.save: `path` must be given where FUSEDRES_PLANS is 0; got None")
+    _store.write(target, plan)
+    return target
+
+
+def device_of(device: torch.device | str | None) -> torch.device:
+    """A device as a user names one; of GPUs without a number the current one."""
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and chosen.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return chosen

@@ -1,0 +1,114 @@
+"""The default rules: data that can be read, checked and changed without touching code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import fusedres._heuristic as heuristic
+from fusedres._heuristic import parse_rules, rule_for, rules
+from fusedres._settings import COMPOSITION
+from fusedres.backends.cpu import engine
+from fusedres.ops._dispatch import BACKENDS, COMPOSITIONS
+from fusedres.ops._planned import Convolution
+
+LAST = {"when": {}, "then": ["b"], "why": "else"}
+
+
+def convolution(
+    use: str = "infer",
+    dtype: str = "float32",
+    *,
+    n: int = 1,
+    hw: int = 56,
+    c: int = 64,
+    k: int = 64,
+    r: int = 3,
+    stride: int = 1,
+) -> Convolution:
+    pad = (r // 2, r // 2)
+    return Convolution("cpu", use, dtype, (n, c, hw, hw), (k, c, r, r), (stride, stride), pad, (1, 1), 1, 1)
+
+
+def test_the_first_rule_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = [
+        {"when": {"size": {"min": 3, "max": 5}}, "then": ["range"], "why": ""},
+        {"when": {"kind": ["a", "b"]}, "then": ["list"], "why": ""},
+        {"when": {"kind": "c", "size": {"min": 9}}, "then": ["both"], "why": ""},
+        LAST,
+    ]
+    monkeypatch.setattr(heuristic, "rules", lambda: parse_rules(json.dumps({"t": table})))
+    expected = [
+        ({"size": 3}, "range"), ({"size": 5, "kind": "a"}, "range"), ({"size": 6, "kind": "a"}, "list"),
+        ({"kind": "b"}, "list"), ({"kind": "c", "size": 9}, "both"), ({"kind": "c", "size": 8}, "b"),
+        ({}, "b"),
+    ]  # fmt: skip
+    assert [rule_for("t", facts).then[0] for facts, _ in expected] == [name for _, name in expected]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([{"when": {}, "then": ["a"]}], "each must have `when`, `then` and `why`"),
+        ([{"when": {}, "then": [], "why": ""}], "each must have"),
+        ([{"when": {"n": {"least": 1}}, "then": ["a"], "why": ""}, LAST], "bounds must be `min` and `max`"),
+        ([{"when": {"n": 1}, "then": ["a"], "why": ""}], "the last must hold for everything"),
+        ([], "the last must hold for everything"),
+    ],
+)
+def test_a_broken_table_is_named(table: list[object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"rules of 't': {message}"):
+        parse_rules(json.dumps({"t": table}))
+
+
+def test_the_packages_rules_name_what_exists() -> None:
+    tables = rules()
+    assert set(tables) == {"composition", "cpu convolution"}
+    for rule in tables["composition"]:
+        assert set(rule.then) <= set(COMPOSITION.choices[2:]) and rule.why
+    algorithms = {*(a.name.lower() for a in engine.Algorithm), engine.ONEDNN}
+    facts = {"use", "dtype", "taps", "stride", "channels", "weights", "map_pixels", "batch_pixels", "patches"}
+    for rule in tables["cpu convolution"]:
+        assert set(rule.then) <= algorithms and rule.why
+        assert rule.then[-1] == engine.ONEDNN, "the one that always runs comes last"
+        assert set(rule.when) <= facts
+
+
+def test_every_back_end_has_its_default_composition() -> None:
+    assert set(COMPOSITIONS) >= set(BACKENDS)
+    assert COMPOSITIONS["cpu"] == "stats"
+    assert COMPOSITIONS["triton"] == COMPOSITIONS["reference"] == "pointwise"
+
+
+@pytest.mark.skipif(not engine.runs(engine.Algorithm.DIRECT_F32), reason="the engine needs AVX-512")
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (convolution(), "winograd_f32"),
+        (convolution(r=1), "direct_f32"),
+        (convolution(stride=2), "direct_f32"),
+        (convolution(hw=7, c=512, k=512), "direct_f32"),
+        (convolution(n=2, hw=7, c=512, k=512), "winograd_f32"),
+        (convolution("fprop", n=1, hw=28), "onednn"),
+        (convolution("fprop", n=16, hw=28), "winograd_f32"),
+        (convolution("fprop", n=16, hw=28, r=1), "direct_f32"),
+        (convolution("dgrad", n=16, hw=14, r=1), "onednn"),
+        (convolution("fprop", n=16, hw=56, stride=2), "onednn"),
+        (convolution("fprop", n=16, hw=224, c=3, r=7, stride=2), "direct_f32"),
+        (convolution("fprop", "bfloat16", n=16), "onednn"),
+    ],
+)
+def test_the_engines_thresholds(what: Convolution, expected: str) -> None:
+    chosen, why = engine.by_rule(what)
+    assert chosen == expected and why
+
+
+def test_an_edited_rule_changes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No threshold is left in code."""
+    assert engine.by_rule.__wrapped__(convolution())[0] != "onednn" or not engine.runs(
+        engine.Algorithm.DIRECT_F32
+    )
+    table = [{"when": {}, "then": ["onednn"], "why": "by the test"}]
+    monkeypatch.setattr(heuristic, "rules", lambda: parse_rules(json.dumps({"cpu convolution": table})))
+    assert engine.by_rule.__wrapped__(convolution()) == ("onednn", "by the test")

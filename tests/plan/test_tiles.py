@@ -1,0 +1,148 @@
+"""Triton's tiles in plans: looked up by problem, timed for the plan, left alone by FUSEDRES_AUTOTUNE=0."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fusedres import plan
+from fusedres.ops._planned import TILES, tiles_learned
+from fusedres.plan._lookup import in_force, put_in_force
+from fusedres.plan._plan import empty, from_json
+
+from .conftest import CPU
+
+ROOT = Path(__file__).parents[2]
+
+pytest.importorskip("triton")
+
+from fusedres.backends.triton import _tiles  # noqa: E402
+from fusedres.backends.triton._device import DEFAULT_FACTS  # noqa: E402
+from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan_key  # noqa: E402
+
+PROBLEM = Problem(
+    4096, 128, 64, 1, torch.float16, "ieee", (1, 1), False, DEFAULT_FACTS, (3, 3, 1, 1, 1, 1, 0, 0)
+)
+KERNEL = SimpleNamespace(__name__="conv_kernel")
+#: Fits the problem, and is not what the rule picks.
+OTHER = (32, 32, 64, 2, 4)
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FUSEDRES_AUTOTUNE", raising=False)
+
+
+def tile(problem: Problem = PROBLEM) -> tuple[int, ...]:
+    chosen = _tiles.plan(KERNEL, problem, CONV_TILES, ())
+    assert chosen.learns is None and chosen.least_rows == chosen.meta["BM"]
+    return tuple(chosen.meta[name] for name in _tiles.CONSTANTS)
+
+
+def hold(key: tuple[object, ...], config: tuple[int, ...]) -> None:
+    made = empty(CPU)
+    made.tiles[key] = config
+    put_in_force(from_json(made.to_json()))  # as it comes back from disk
+
+
+def test_a_plans_tile_is_taken() -> None:
+    by_rule = tile()
+    assert by_rule != OTHER
+    hold(plan_key(KERNEL, PROBLEM), OTHER)
+    assert tile() == OTHER
+    plan.clear()
+    assert tile() == by_rule
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 8192},
+        {"dtype": torch.bfloat16},
+        {"walk": (1, 1, 1, 1, 1, 1, 0, 0)},
+        {"facts": DEFAULT_FACTS._replace(processors=132)},
+        {"formed": True},
+    ],
+    ids=str,
+)
+def test_another_problem_does_not_take_it(change: dict[str, object]) -> None:
+    other = PROBLEM._replace(**change)
+    by_rule = tile(other)
+    hold(plan_key(KERNEL, PROBLEM), OTHER)
+    assert tile(other) == by_rule
+    assert plan_key(SimpleNamespace(__name__="wgrad_kernel"), PROBLEM) not in TILES
+
+
+def test_a_tile_that_no_longer_fits_is_not_taken() -> None:
+    by_rule = tile()
+    hold(plan_key(KERNEL, PROBLEM), (256, 256, 64, 8, 3))
+    assert tile() == by_rule
+
+
+def test_autotune_0_is_the_rule_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_rule = tile()
+    hold(plan_key(KERNEL, PROBLEM), OTHER)
+    monkeypatch.setenv("FUSEDRES_AUTOTUNE", "0")
+    assert tile() == by_rule
+    with tiles_learned():
+        assert not _tiles.autotuning()
+
+
+def test_tiles_are_timed_where_a_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tiles, "INTERPRETED", False)
+    best = SimpleNamespace(
+        kwargs=dict(zip(("BM", "BN", "BK"), OTHER, strict=False)), num_warps=2, num_stages=4
+    )
+    monkeypatch.setattr(_tiles, "_autotuner", lambda *args: SimpleNamespace(best_config=best))
+    monkeypatch.setattr(_tiles, "is_wrap_triton_enabled", lambda: False)
+    assert not _tiles.autotuning()
+    with tiles_learned() as learned:
+        assert _tiles.autotuning()
+        chosen = _tiles.plan(KERNEL, PROBLEM, CONV_TILES, ())
+        assert chosen.meta == {} and chosen.least_rows == 32, "partials for the smallest tile that may run"
+        keep_best(chosen)
+    assert learned == {plan_key(KERNEL, PROBLEM): OTHER}
+    assert tile() == OTHER, "and used from then on"
+    assert len(in_force(CPU)) == 0, "the plan is tune's to make"
+
+
+PROGRAM = """
+import torch
+from fusedres.backends.triton import _tiles
+from fusedres.ops._planned import TILES
+
+asked = []
+run = _tiles.plan_key
+_tiles.plan_key = lambda *args: asked.append(run(*args)) or asked[-1]
+x = torch.randn(1, 16, 5, 5).contiguous(memory_format=torch.channels_last)
+w = torch.randn(16, 16, 3, 3)
+args = (x, w, None, None, None, False, (1, 1), (1, 1), (1, 1), 1)
+first = torch.ops.fusedres_triton.conv_affine_act(*args)
+TILES[asked[0]] = (32, 16, 16, 2, 4)
+second = torch.ops.fusedres_triton.conv_affine_act(*args)
+torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+torch.testing.assert_close(second, torch.nn.functional.conv2d(x, w, padding=1), rtol=1e-4, atol=1e-4)
+assert len(asked) == 2 and asked[0] == asked[1]
+print("fine")
+"""
+
+
+def test_a_kernel_runs_with_a_plans_tile() -> None:
+    """In Triton's interpreter, in a process of its own, because Triton decides at import."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "fine\n"
