@@ -19,7 +19,7 @@ Tensor affine_add_act(
   dispatch_element(a, [&](auto element) {
     using T = decltype(element);
     const AffineAddAct<T> params{data<T>(a), data<T>(b),           vsa.get(), vta.get(), vsb.get(),
-                                 vtb.get(),  mutable_data<T>(out), channels,  relu, streams(out)};
+                                 vtb.get(),  mutable_data<T>(out), channels,  relu,      streams(out)};
     parallel(rows_of(a), channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().affine_add_act(params, begin, end);
     });

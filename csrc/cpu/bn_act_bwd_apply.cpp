@@ -22,19 +22,20 @@ std::tuple<Tensor, Tensor> bn_act_bwd_apply(
   Tensor dy = empty_as(dz), dy2 = y2.has_value() ? empty_as(dz) : absent(dz);
   dispatch_element(dz, [&](auto element) {
     using T = decltype(element);
-    const BnActBwdApply<T> params{data<T>(dz),
-                                  data<T>(y),
-                                  data<T>(y2),
-                                  vp.get(),
-                                  vq.get(),
-                                  vr.get(),
-                                  vp2.get(),
-                                  vq2.get(),
-                                  vr2.get(),
-                                  mutable_data<T>(dy),
-                                  mutable_data<T>(dy2),
-                                  channels,
-                                  streams(dy) && (!y2.has_value() || streams(dy2))};
+    const BnActBwdApply<T> params{
+        data<T>(dz),
+        data<T>(y),
+        data<T>(y2),
+        vp.get(),
+        vq.get(),
+        vr.get(),
+        vp2.get(),
+        vq2.get(),
+        vr2.get(),
+        mutable_data<T>(dy),
+        mutable_data<T>(dy2),
+        channels,
+        streams(dy) && (!y2.has_value() || streams(dy2))};
     parallel(rows_of(dz), channels, [&](int64_t begin, int64_t end) {
       kernels().of<T>().bn_act_bwd_apply(params, begin, end);
     });

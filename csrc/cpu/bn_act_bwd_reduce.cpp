@@ -27,8 +27,7 @@ void check_operands(const char* op, const Tensor& dout, const ReduceOperands& o)
 
 }  // namespace
 
-ReducePass::ReducePass(
-    const char* op, const Tensor& dout, const ReduceOperands& operands, const Tensor& dz)
+ReducePass::ReducePass(const char* op, const Tensor& dout, const ReduceOperands& operands, const Tensor& dz)
     : operands_(operands),
       like_(dout),
       s_(op, "s", operands.s, dout.size(1)),
@@ -45,20 +44,21 @@ ReducePass::ReducePass(
   const bool past_caches = masks(operands) && dz.data_ptr() != dout.data_ptr() && streams(dz);
   dispatch_element(dout, [&](auto element) {
     using T = decltype(element);
-    const BnActBwdReduce<T> params{data<T>(dout),
-                                   data<T>(operands.out),
-                                   data<T>(operands.y),
-                                   data<T>(operands.y2),
-                                   s_.get(),
-                                   t_.get(),
-                                   mean_.get(),
-                                   mean2_.get(),
-                                   mutable_data<T>(dz),
-                                   partial_.data(),
-                                   rows_of(dout),
-                                   channels,
-                                   pass_.chunks.rows,
-                                   past_caches};
+    const BnActBwdReduce<T> params{
+        data<T>(dout),
+        data<T>(operands.out),
+        data<T>(operands.y),
+        data<T>(operands.y2),
+        s_.get(),
+        t_.get(),
+        mean_.get(),
+        mean2_.get(),
+        mutable_data<T>(dz),
+        partial_.data(),
+        rows_of(dout),
+        channels,
+        pass_.chunks.rows,
+        past_caches};
     pass_.run = [params](int64_t begin, int64_t end) {
       kernels().of<T>().bn_act_bwd_reduce(params, begin, end);
     };

@@ -12,7 +12,8 @@ struct ReduceOperands {
   OptionalTensor out, y, s, t, mean, invstd, y2, mean2, invstd2;
 };
 
-// dz = dout where the activation was positive, and the sums. `dout` and `dz`, which may be one, must outlive it.
+// dz = dout where the activation was positive, and the sums. `dout` and `dz`, which may be one, must outlive
+// it.
 class ReducePass {
  public:
   ReducePass(const char* op, const Tensor& dout, const ReduceOperands& operands, const Tensor& dz);

@@ -15,7 +15,8 @@ conv::Watcher NearPass::watcher() {
 void NearPass::completed(int64_t first, int64_t begin, int64_t end) {
   const int64_t rows = pass_.chunks.rows;
   // A chunk that ends in [begin, end) and begins where the thread did, or later.
-  for (int64_t chunk = std::max((first + rows - 1) / rows, begin / rows); chunk < pass_.chunks.count; ++chunk) {
+  for (int64_t chunk = std::max((first + rows - 1) / rows, begin / rows); chunk < pass_.chunks.count;
+       ++chunk) {
     if (std::min((chunk + 1) * rows, pass_.rows) > end) break;
     pass_.run(chunk, chunk + 1);
     done_[chunk] = 1;

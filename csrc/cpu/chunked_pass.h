@@ -19,12 +19,12 @@ struct ChunkedPass {
   void run_all() const { parallel(chunks.count, chunks.rows * row_values, run); }
 };
 
-// Runs each chunk of a pass as soon as a convolution has completed its rows, when they still are in L2, and at the end
-// those that no thread completed alone. It runs the same chunks as the pass on its own: not a bit differs.
+// Runs each chunk of a pass as soon as a convolution has completed its rows, when they still are in L2, and
+// at the end those that no thread completed alone. It runs the same chunks as the pass on its own: not a bit
+// differs.
 class NearPass {
  public:
-  explicit NearPass(const ChunkedPass& pass)
-      : pass_(pass), done_(pass.chunks.count, 0) {}
+  explicit NearPass(const ChunkedPass& pass) : pass_(pass), done_(pass.chunks.count, 0) {}
 
   conv::Watcher watcher();
   void finish();

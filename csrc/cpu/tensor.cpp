@@ -69,7 +69,8 @@ void check_like(const char* op, const char* name, const Tensor& x, const Tensor&
 Tensor empty_nhwc(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
   Tensor x = torch::stable::empty(
       shape, dtype, std::nullopt, like.device(), std::nullopt, torch::headeronly::MemoryFormat::ChannelsLast);
-  // malloc maps what exceeds 32 MB anew each time: 12,500 faults for 51 MB, which take longer than any kernel.
+  // malloc maps what exceeds 32 MB anew each time: 12,500 faults for 51 MB, which take longer than any
+  // kernel.
   const int64_t element = dtype == ScalarType::Float ? 4 : dtype == ScalarType::BFloat16 ? 2 : 1;
   advise_large_pages(x.data_ptr(), x.numel() * element);
   return x;

@@ -34,8 +34,8 @@ inline Tensor absent(const Tensor& like) { return empty(like, {0}, like.scalar_t
 
 inline int64_t rows_of(const Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
-// Whether the rows of `out` are better written past the caches: it is larger than they are, so that whoever reads it
-// next finds little of it there, and its vectors are aligned.
+// Whether the rows of `out` are better written past the caches: it is larger than they are, so that whoever
+// reads it next finds little of it there, and its vectors are aligned.
 bool streams(const Tensor& out);
 
 // A per-channel vector of any floating dtype, read as fp32. An absent one is null.

@@ -261,7 +261,7 @@ class _BatchStats(_Backward):
     ) -> tuple[Tensor | None, Tensor | None]:
         """The weight's gradient, kept; and dgrad + ``add``, returned.
 
-        ``before`` are the statistics of the BatchNorm whose raw input ``source`` is: it is activated for wgrad, and
+        ``before`` are the statistics of the BatchNorm whose raw input ``source`` is: wgrad activates it, and
         dgrad goes on through its ReLU to dz and its sums.
         """
         if self.method.composition == "pointwise":

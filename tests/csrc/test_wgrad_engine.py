@@ -18,8 +18,8 @@ from tests.csrc.test_conv_engine import AWKWARD, DTYPES, LAYERS, NHWC, Case, gua
 
 ALGORITHMS = (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32, Algorithm.DIRECT_BF16_AMX)
 
-#: What the chunks of pixels must get right: several to an image with a last one that is shorter, several images to
-#: one with some left over, and more channels than are copied at once.
+#: What the chunks of pixels must get right: several to an image with a last one that is shorter, several images
+#: to one with some left over, and more channels than are copied at once.
 CHUNKS = (
     Case("lines_left_over", 2, 20, 47, 51, 24, 3, 1, 1),
     Case("lines_left_over_s2", 2, 20, 47, 51, 24, 3, 2, 1),
@@ -117,14 +117,16 @@ def test_infinity_stays_where_it_is(algorithm: Algorithm) -> None:
     x, dy, _, _ = operands(case, DTYPES[algorithm])
     x[0, 3, 2, 2] = float("inf")
     dw = ours(case, algorithm, x, dy)
-    assert bool(dw[:, 3].isinf().all()) and bool(dw[:, :3].isfinite().all()) and bool(dw[:, 4:].isfinite().all())
+    assert (
+        bool(dw[:, 3].isinf().all()) and bool(dw[:, :3].isfinite().all()) and bool(dw[:, 4:].isfinite().all())
+    )
 
 
 def test_refusals() -> None:
     if not engine.runs(Algorithm.DIRECT_F32):
         pytest.skip("the engine does not run here")
     case = Case("refused", 1, 8, 6, 6, 8, 3, 1, 1)
-    x, dy, scale, shift = operands(case, torch.float32)
+    x, dy, scale, _ = operands(case, torch.float32)
     direct = Algorithm.DIRECT_F32
     with pytest.raises(RuntimeError, match="`x` must have the weight's 8 channels; got 4"):
         ours(case, direct, x[:, :4].contiguous(memory_format=NHWC), dy)
@@ -145,7 +147,10 @@ def test_choice() -> None:
     one = (1, 1)
     wide = ((16, 256, 56, 56), torch.float32, (64, 256, 1, 1), one, (0, 0), one, 1)
     assert engine.choose(*wide, "wgrad") is None
-    assert engine.choose((16, 3, 224, 224), torch.float32, (64, 3, 7, 7), (2, 2), (3, 3), one, 1, "wgrad") is None
+    assert (
+        engine.choose((16, 3, 224, 224), torch.float32, (64, 3, 7, 7), (2, 2), (3, 3), one, 1, "wgrad")
+        is None
+    )
     assert engine.choose((16, 64, 28, 28), torch.float32, (64, 2, 3, 3), one, one, one, 32, "wgrad") is None
     assert engine.choose((1, 64, 7, 7), torch.float32, (64, 64, 3, 3), one, one, one, 1, "wgrad") is None
     if engine.runs(Algorithm.DIRECT_F32):

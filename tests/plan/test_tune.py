@@ -206,11 +206,11 @@ def test_training_asks_for_both_directions(clock: Clock) -> None:
     block = FusedBasicBlock(64, 64)
     y = torch.randn(2, 64, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
     tune(block, y)
-    assert {convolution.use for convolution in CONVOLUTIONS} == {"fprop", "dgrad"}
+    assert {convolution.use for convolution in CONVOLUTIONS} == {"fprop", "dgrad", "wgrad"}
 
 
 @needs_engine
-@pytest.mark.parametrize("use", ["infer", "fprop", "dgrad"])
+@pytest.mark.parametrize("use", ["infer", "fprop", "dgrad", "wgrad"])
 def test_the_algorithms_of_one_convolution_agree(use: str) -> None:
     """What is timed against each other computes the same."""
     one = (1, 1)
@@ -219,6 +219,17 @@ def test_the_algorithms_of_one_convolution_agree(use: str) -> None:
     results = {name: call() for name, call in calls.items()}
     for name, result in results.items():
         torch.testing.assert_close(result, results["onednn"], rtol=1e-3, atol=1e-3, msg=name)
+
+
+@needs_engine
+def test_the_algorithms_of_a_strided_dgrad_agree() -> None:
+    geometry = (2, 2), (0, 0), (1, 1)
+    calls = algorithms(
+        Convolution("cpu", "strided_dgrad", "float32", (2, 16, 9, 9), (24, 16, 1, 1), *geometry, 1, 1)
+    )
+    assert set(calls) == {"direct_f32", "onednn"}
+    ours, theirs = calls["direct_f32"](), calls["onednn"]()
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_single_ops_move_to_the_back_end_that_is_faster(

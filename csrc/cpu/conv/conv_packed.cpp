@@ -1,8 +1,8 @@
 // The engine's ops: fusedres_cpu::conv_engine_runs, conv_pack, conv_packed, block_packed. Their schemas stand
 // in fusedres/backends/cpu/engine.py.
 #include <cstring>
-#include <stdexcept>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>

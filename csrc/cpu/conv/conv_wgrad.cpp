@@ -66,7 +66,8 @@ Tensor wgrad(
   const Filter filter{w_shape[0], w_shape[1], w_shape[2], w_shape[3],
                       stride[0],  stride[1],  padding[0], padding[1]};
   check(x, dy, filter, chosen);
-  if (in_scale.has_value() != in_shift.has_value()) fail("`in_scale` and `in_shift` go together; got only one");
+  if (in_scale.has_value() != in_shift.has_value())
+    fail("`in_scale` and `in_shift` go together; got only one");
   const cpu::ChannelVector scale("wgrad", "in_scale", in_scale, filter.in_channels);
   const cpu::ChannelVector shift("wgrad", "in_shift", in_shift, filter.in_channels);
   const DataType type = data_type(chosen);

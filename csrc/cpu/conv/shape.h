@@ -76,8 +76,9 @@ struct Epilogue {
   bool relu = false;
 };
 
-// Told of output pixels (in the order n, y, x) that are complete and still near: of [first, end), which one thread
-// computed, [begin, end) are new. Pixels that nobody was told of are complete when the convolution ends.
+// Told of output pixels (in the order n, y, x) that are complete and still near: of [first, end), which one
+// thread computed, [begin, end) are new. Pixels that nobody was told of are complete when the convolution
+// ends.
 struct Watcher {
   void (*completed)(void* context, int64_t first, int64_t begin, int64_t end) = nullptr;
   void* context = nullptr;

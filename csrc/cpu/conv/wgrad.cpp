@@ -11,8 +11,8 @@ constexpr int64_t kChunkPixels = 256;
 constexpr int64_t kCopiedBytes = 1 << 20;
 constexpr int64_t kLine = 16;  // floats; it keeps panels, and tiles, out of each other's sets of L1
 
-// K in an even number of tiles, or nearly: a thread of two with one more would be waited for. 64 filters are eight
-// tiles of 8 or six of 11, not five of 13. Half a row stands for what a pixel costs besides.
+// K in an even number of tiles, or nearly: a thread of two with one more would be waited for. 64 filters are
+// eight tiles of 8 or six of 11, not five of 13. Half a row stands for what a pixel costs besides.
 int64_t rows_of_tiles(int64_t filters) {
   int64_t best = 1, least = INT64_MAX;
   for (int64_t rows = std::min<int64_t>(8, filters); rows <= kWgradRows; ++rows) {
@@ -115,7 +115,7 @@ void Wgrad::store(int64_t tile, int64_t panel, const float* sums, int64_t tap) c
 struct Wgrad::DirectLayout {
   WgradChunks chunks;
   Region region;
-  int64_t step_h, step_w;            // copied pixels from one output's to the next's
+  int64_t step_h, step_w;     // copied pixels from one output's to the next's
   int64_t panel, tile, sums;  // floats of each
   int64_t block = 0;          // panels copied at once
 
@@ -193,8 +193,7 @@ void Wgrad::run_direct(const WgradShare& share, float* memory) const {
     const Range panels{p0, std::min(p0 + layout.block, share.panels.end)};
     layout.chunks.for_each(dy_.height, dy_.images, [&](const WgradChunk& chunk) {
       const int64_t lines = chunk.lines.end - chunk.lines.begin;
-      copy_input(
-          layout.region, chunk, (lines - 1) * layout.step_h + filter_.rows, panels, b, layout.panel);
+      copy_input(layout.region, chunk, (lines - 1) * layout.step_h + filter_.rows, panels, b, layout.panel);
       copy_gradient(chunk, share.tiles, a, layout.tile);
       multiply(layout, chunk, panels.end - panels.begin, tiles, a, b, sums);
     });

@@ -1,12 +1,12 @@
 // Weight gradients in fp32: dw[k][c][r][s] = sum over all output pixels of dy[pixel][k] * x[pixel's tap][c].
 //
 // The register tile turned round: the sums are up to 14 filters by 32 channels of dw, and the loop runs over
-// pixels. Both operands are copied, some pixels at a time, so that the loop reads memory in order: dy in tiles of
-// filters, x in panels of 32 channels with its border of zeros. The sums of those pixels then go to a total in
-// memory, which bounds their rounding error.
+// pixels. Both operands are copied, some pixels at a time, so that the loop reads memory in order: dy in
+// tiles of filters, x in panels of 32 channels with its border of zeros. The sums of those pixels then go to
+// a total in memory, which bounds their rounding error.
 //
-// Threads own tiles or panels of dw, whichever operand is larger; nothing is shared, so that neither the number
-// of threads nor their timing changes a bit of the result.
+// Threads own tiles or panels of dw, whichever operand is larger; nothing is shared, so that neither the
+// number of threads nor their timing changes a bit of the result.
 #pragma once
 
 #include <cstdint>
@@ -41,16 +41,16 @@ struct Activation {
 struct WgradKernels {
   // The tile of `rows` filters, 1 to kWgradRows.
   void (*(*tile)(int64_t rows))(const WgradTile&);
-  // Copy `pixels` of x, `step` floats apart, into panels of 32 channels, `panel` floats apart, with zeros where
-  // the channels end; `x` null: zeros.
+  // Copy `pixels` of x, `step` floats apart, into panels of 32 channels, `panel` floats apart, with zeros
+  // where the channels end; `x` null: zeros.
   void (*pack_panels)(
       const float* x, int64_t step, int64_t pixels, int64_t channels, Activation activation, float* to,
       int64_t panel);
   // Copy `pixels` of dy, `step` floats apart, into tiles of `rows` filters, `tile` floats apart.
   void (*pack_tiles)(
       const float* dy, int64_t step, int64_t pixels, int64_t channels, int64_t rows, float* to, int64_t tile);
-  // Z = A dy A' of one 2 x 2 patch of dy for all tiles; patch[i * 2 + j] null: a pixel outside the image. Point
-  // q of the patch goes to to + q * point.
+  // Z = A dy A' of one 2 x 2 patch of dy for all tiles; patch[i * 2 + j] null: a pixel outside the image.
+  // Point q of the patch goes to to + q * point.
   void (*transform_gradient)(
       const float* const patch[4], int64_t channels, int64_t rows, float* to, int64_t tile, int64_t point);
   // dw = G' M G of 32 channels of one filter: point q at m + q * point, tap t to taps + t * tap.

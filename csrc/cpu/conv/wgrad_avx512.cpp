@@ -20,8 +20,8 @@ inline __attribute__((always_inline)) __m512 broadcast(const float* from) {
   return v;
 }
 
-// Pixels whose products are summed in one chain. A chain of 196 was seen at twice the error of oneDNN's sums, which
-// go in blocks; 28 loads, additions and stores are 4% beside 128 x 14 cycles.
+// Pixels whose products are summed in one chain. A chain of 196 was seen at twice the error of oneDNN's sums,
+// which go in blocks; 28 loads, additions and stores are 4% beside 128 x 14 cycles.
 constexpr int64_t kChain = 128;
 
 template <int kRows>
@@ -91,7 +91,8 @@ void pack_pixels(
         const __mmask16 present = lanes(channels - v);
         __m512 value = _mm512_maskz_loadu_ps(present, x + pixel * step + v);
         if constexpr (kActivate) {
-          // Rounded after the product and after the sum, as everywhere else (common/element.h). A NaN stays one.
+          // Rounded after the product and after the sum, as everywhere else (common/element.h). A NaN stays
+          // one.
           const __m512 scale = _mm512_maskz_loadu_ps(present, activation.scale + v);
           const __m512 shift = _mm512_maskz_loadu_ps(present, activation.shift + v);
           value = _mm512_max_ps(_mm512_setzero_ps(), _mm512_add_ps(_mm512_mul_ps(value, scale), shift));

@@ -82,8 +82,7 @@ void WgradBf16::list_input(
   const int64_t lines = chunk.lines.end - chunk.lines.begin + (filter_.rows - 1) / filter_.stride_h;
   for (int64_t n = chunk.images.begin; n < chunk.images.end; ++n)
     for (int64_t line = 0; line < lines; ++line) {
-      const int64_t y =
-          (chunk.lines.begin + line) * filter_.stride_h + plane / planes_w_ - filter_.pad_h;
+      const int64_t y = (chunk.lines.begin + line) * filter_.stride_h + plane / planes_w_ - filter_.pad_h;
       if (y < 0 || y >= x_.height) continue;
       const BFloat16** to = pixels.data() + ((n - chunk.images.begin) * lines_ + line) * pitch_;
       for (int64_t i = 0; i < pitch_; ++i) {

@@ -1,8 +1,10 @@
-// Weight gradients in bf16 on AMX: dw[k][c][r][s] = sum over all output pixels of dy[pixel][k] * x[pixel's tap][c].
+// Weight gradients in bf16 on AMX: dw[k][c][r][s] = sum over all output pixels of dy[pixel][k] * x[pixel's
+// tap][c].
 //
 // tdpbf16ps sums over pixels, 32 at a time: it wants x as channels by pixels (A) and dy as pairs of pixels by
-// filters (B). Both copies number the pixels alike, line after line, with the filter's reach between lines: a tap is
-// then a shift of A's pixels. Where the stride is 2, x is copied as 2 x 2 planes, so that it is one there too.
+// filters (B). Both copies number the pixels alike, line after line, with the filter's reach between lines: a
+// tap is then a shift of A's pixels. Where the stride is 2, x is copied as 2 x 2 planes, so that it is one
+// there too.
 //
 // Threads own blocks of dw, as in wgrad.h, and share nothing.
 #pragma once
@@ -27,7 +29,8 @@ struct WgradBf16Tile {
   bool add;  // to what `sums` holds
 };
 
-// `pixels` null: a pixel of zeros. Their number is a multiple of 32; channels beyond `channels` (1 to 32) are zeros.
+// `pixels` null: a pixel of zeros. Their number is a multiple of 32; channels beyond `channels` (1 to 32) are
+// zeros.
 struct WgradBf16Kernels {
   void (*enter)();
   void (*leave)();
@@ -82,9 +85,9 @@ class WgradBf16 {
   int64_t planes_h_, planes_w_;  // of x
   int64_t pitch_;                // pixels of a line
   WgradChunks chunks_;
-  int64_t lines_;       // of an image in a chunk, the filter's reach included
-  int64_t pixels_;      // of a chunk
-  int64_t reach_;       // pixels from the first tap's to the last one's
+  int64_t lines_;   // of an image in a chunk, the filter's reach included
+  int64_t pixels_;  // of a chunk
+  int64_t reach_;   // pixels from the first tap's to the last one's
 };
 
 }  // namespace fusedres::conv

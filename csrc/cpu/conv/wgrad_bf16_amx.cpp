@@ -52,8 +52,7 @@ void multiply(const WgradBf16Tile& work) {
   _tile_stored(1, sums[1], 64);
   _tile_stored(2, sums[2], 64);
   _tile_stored(3, sums[3], 64);
-  for (int64_t i = 0; i < 4; ++i)
-    add_rows(sums[i], work.sums + i / 2 * 16 * kBlock + i % 2 * 16, work.add);
+  for (int64_t i = 0; i < 4; ++i) add_rows(sums[i], work.sums + i / 2 * 16 * kBlock + i % 2 * 16, work.add);
 }
 
 // 16 channels of one pixel as the upper halves of fp32.
@@ -157,7 +156,8 @@ void interleave(const BFloat16* const* pixels, int64_t count, int64_t channels, 
 
 void narrow(const float* sums, int64_t count, BFloat16* to) {
   for (int64_t i = 0; i < count; i += 16)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(sums + i)));
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(sums + i)));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Weight gradients by Winograd's F(2x2, 3x3). The derivative of Y = A' [(G g G') * (B' d B)] A with respect to g is
-// G' [sum over patches of (A dY A') * (B' d B)] G: 16 products a patch and channel pair instead of 36.
+// Weight gradients by Winograd's F(2x2, 3x3). The derivative of Y = A' [(G g G') * (B' d B)] A with respect
+// to g is G' [sum over patches of (A dY A') * (B' d B)] G: 16 products a patch and channel pair instead
+// of 36.
 #include <algorithm>
 
 #include "cpu/conv/wgrad.h"

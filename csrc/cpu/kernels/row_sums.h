@@ -10,8 +10,8 @@ namespace fusedres::FUSEDRES_ISA {
 // cost less than a quarter of the work on the rows.
 constexpr int64_t kGroup = 4;
 
-// Rows are read a vector at a time, which no hardware prefetcher follows: each group asks for the next one's lines
-// (past the end of a tensor that is harmless).
+// Rows are read a vector at a time, which no hardware prefetcher follows: each group asks for the next one's
+// lines (past the end of a tensor that is harmless).
 template <typename T>
 FUSEDRES_INLINE void prefetch(const T* p) {
   __builtin_prefetch(p, 0, 2);

@@ -113,16 +113,20 @@ FUSEDRES_INLINE void store(BFloat16* p, Vec x, int n) {
   store_packed(p, narrow_lanes(rounded_bits(x) >> 16), n);
 }
 
-// The same past the caches, for outputs larger than those: a line that is written whole need not be read first
-// (51 MB copied: 25 GB/s, not 16). p is aligned to the vector where `past_caches` holds; a row's end never is whole.
+// The same past the caches, for outputs larger than those: a line that is written whole need not be read
+// first (51 MB copied: 25 GB/s, not 16). p is aligned to the vector where `past_caches` holds; a row's end
+// never is whole.
 template <typename Packed, typename T>
 FUSEDRES_INLINE void stream_packed(T* p, const Packed& packed, int n) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(Packed) == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), bit_cast<__m512i>(packed));
+  if constexpr (sizeof(Packed) == 64)
+    return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), bit_cast<__m512i>(packed));
 #endif
 #if defined(__AVX__)
-  if constexpr (sizeof(Packed) == 32) return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bit_cast<__m256i>(packed));
-  if constexpr (sizeof(Packed) == 16) return _mm_stream_si128(reinterpret_cast<__m128i*>(p), bit_cast<__m128i>(packed));
+  if constexpr (sizeof(Packed) == 32)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bit_cast<__m256i>(packed));
+  if constexpr (sizeof(Packed) == 16)
+    return _mm_stream_si128(reinterpret_cast<__m128i*>(p), bit_cast<__m128i>(packed));
 #endif
   store_packed(p, packed, n);
 }

@@ -39,9 +39,7 @@ class Turned(NamedTuple):
     algorithm: engine.Algorithm
 
 
-def turned(
-    dy: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Turned | None:
+def turned(dy: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Turned | None:
     """The convolution that is this dgrad, where the engine does it faster than oneDNN its dgrad."""
     rows, cols = w.shape[2:]
     around = (rows - 1 - padding[0], cols - 1 - padding[1])

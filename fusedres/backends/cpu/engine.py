@@ -144,7 +144,7 @@ def wgrad(
     padding: Ints,
     algorithm: Algorithm,
 ) -> Tensor:
-    """The weight's gradient; ``x`` is activated as it is loaded where ``in_scale`` and ``in_shift`` are given."""
+    """The weight's gradient; ``in_scale`` and ``in_shift`` activate ``x`` as it is loaded."""
     dw: Tensor = _OPS.wgrad.default(x, dy, in_scale, in_shift, w_shape, stride, padding, algorithm)
     return dw
 
@@ -168,7 +168,7 @@ def conv_once_stats(
 def conv_once_reduce(
     dy: Tensor, w: Tensor, before: Sequence[Tensor | None], padding: Ints, algorithm: Algorithm
 ) -> tuple[Tensor, Tensor]:
-    """:func:`conv_once` and ``bn_act_bwd_reduce`` of its output: ``before`` is (out, y, s, t, mean, invstd)."""
+    """:func:`conv_once` and ``bn_act_bwd_reduce`` of it, ``before`` = (out, y, s, t, mean, invstd)."""
     dz, sums = _OPS.conv_once_reduce.default(dy, w, *before, padding, algorithm)
     return dz, sums
 
@@ -176,7 +176,7 @@ def conv_once_reduce(
 def dgrad_strided(
     dy: Tensor, turned: Tensor, add: Tensor | None, x_shape: Ints, stride: Ints, algorithm: Algorithm
 ) -> Tensor:
-    """dgrad of a strided 1x1 convolution + ``add``: ``dy`` convolved with ``turned``, every stride-th pixel."""
+    """dgrad of a strided 1x1 + ``add``: ``dy`` convolved with ``turned``, every stride-th pixel."""
     dx: Tensor = _OPS.dgrad_strided.default(dy, turned, add, x_shape, stride, algorithm)
     return dx
 
