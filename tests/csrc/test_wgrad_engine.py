@@ -18,7 +18,7 @@ from tests.csrc.test_conv_engine import AWKWARD, DTYPES, LAYERS, NHWC, Case, gua
 
 ALGORITHMS = (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32, Algorithm.DIRECT_BF16_AMX)
 
-#: What the chunks of pixels must get right: several to an image with a last one that is shorter, several images
+#: What the chunks of pixels must get right: several to an image with a shorter last one, several images
 #: to one with some left over, and more channels than are copied at once.
 CHUNKS = (
     Case("lines_left_over", 2, 20, 47, 51, 24, 3, 1, 1),
