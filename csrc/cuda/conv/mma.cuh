@@ -1,10 +1,9 @@
 // Tensor-core instructions and asynchronous copies, one wrapper each (PTX ISA: mma, ldmatrix, cp.async).
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
+
+#include "common/element.h"
 
 namespace fusedres::cuda {
 
@@ -71,8 +70,8 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                  \
   }
 
-FUSEDRES_MMA(__half, "m16n8k16", "f32.f16.f16.f32")
-FUSEDRES_MMA(__nv_bfloat16, "m16n8k16", "f32.bf16.bf16.f32")
+FUSEDRES_MMA(Half, "m16n8k16", "f32.f16.f16.f32")
+FUSEDRES_MMA(BFloat16, "m16n8k16", "f32.bf16.bf16.f32")
 FUSEDRES_MMA(float, "m16n8k8", "f32.tf32.tf32.f32")
 #undef FUSEDRES_MMA
 

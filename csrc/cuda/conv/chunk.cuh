@@ -1,0 +1,136 @@
+// Sixteen bytes of elements: what a thread moves at once, and their fp32 values.
+#pragma once
+
+#include <cstdint>
+
+#include "common/element.h"
+
+namespace fusedres::cuda {
+
+template <typename T>
+constexpr int kPerChunk = 16 / sizeof(T);
+
+template <typename T>
+struct Values {
+  float at[kPerChunk<T>];
+
+  __device__ float& operator[](int i) { return at[i]; }
+  __device__ float operator[](int i) const { return at[i]; }
+};
+
+__device__ __forceinline__ float low_half(uint32_t word, BFloat16) { return __uint_as_float(word << 16); }
+__device__ __forceinline__ float high_half(uint32_t word, BFloat16) {
+  return __uint_as_float(word & 0xffff0000u);
+}
+__device__ __forceinline__ uint32_t pack_halves(float low, float high, BFloat16) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+
+__device__ __forceinline__ float low_half(uint32_t word, Half) {
+  return to_float(Half{static_cast<uint16_t>(word)});
+}
+__device__ __forceinline__ float high_half(uint32_t word, Half) {
+  return to_float(Half{static_cast<uint16_t>(word >> 16)});
+}
+__device__ __forceinline__ uint32_t pack_halves(float low, float high, Half) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+
+template <typename T>
+__device__ __forceinline__ Values<T> unpack(uint4 chunk) {
+  const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+  Values<T> values;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      values[i] = __uint_as_float(words[i]);
+    } else {
+      values[2 * i] = low_half(words[i], T{});
+      values[2 * i + 1] = high_half(words[i], T{});
+    }
+  }
+  return values;
+}
+
+// To nearest, ties to even.
+template <typename T>
+__device__ __forceinline__ uint4 pack(const Values<T>& values) {
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(values[i]);
+    } else {
+      words[i] = pack_halves(values[2 * i], values[2 * i + 1], T{});
+    }
+  }
+  return {words[0], words[1], words[2], words[3]};
+}
+
+// Elements one by one, for channel counts that leave chunks unaligned; beyond `count` they are zero.
+template <typename T>
+__device__ __forceinline__ uint4 gather_chunk(const T* from, int count) {
+  uint4 chunk{0, 0, 0, 0};
+  T* elements = reinterpret_cast<T*>(&chunk);
+#pragma unroll
+  for (int i = 0; i < kPerChunk<T>; ++i) {
+    if (i < count) elements[i] = from[i];
+  }
+  return chunk;
+}
+
+template <typename T>
+__device__ __forceinline__ void scatter_chunk(T* to, uint4 chunk, int count) {
+  const T* elements = reinterpret_cast<const T*>(&chunk);
+#pragma unroll
+  for (int i = 0; i < kPerChunk<T>; ++i) {
+    if (i < count) to[i] = elements[i];
+  }
+}
+
+// A chunk of a row of the result's shape; `aligned` is the same for the whole launch.
+template <typename T>
+__device__ __forceinline__ uint4 load_chunk(const void* from, int64_t at, int count, bool aligned) {
+  const T* source = static_cast<const T*>(from) + at;
+  return aligned ? *reinterpret_cast<const uint4*>(source) : gather_chunk(source, count);
+}
+
+template <typename T>
+__device__ __forceinline__ void store_chunk(void* to, int64_t at, uint4 chunk, int count, bool aligned) {
+  T* destination = static_cast<T*>(to) + at;
+  if (aligned) {
+    *reinterpret_cast<uint4*>(destination) = chunk;
+  } else {
+    scatter_chunk(destination, chunk, count);
+  }
+}
+
+// Per-channel coefficients of a chunk; where absent, or beyond `count`, `otherwise`. With `kWhole` every
+// chunk lies inside, on 16-byte addresses.
+template <typename T, bool kWhole>
+__device__ __forceinline__ Values<T> coefficients(const float* of, int channel, int count, float otherwise) {
+  Values<T> values;
+  if constexpr (kWhole) {
+#pragma unroll
+    for (int i = 0; i < kPerChunk<T>; i += 4) {
+      const float4 four = of == nullptr ? make_float4(otherwise, otherwise, otherwise, otherwise)
+                                        : __ldg(reinterpret_cast<const float4*>(of + channel + i));
+      values[i] = four.x;
+      values[i + 1] = four.y;
+      values[i + 2] = four.z;
+      values[i + 3] = four.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerChunk<T>; ++i) {
+      values[i] = of != nullptr && i < count ? __ldg(of + channel + i) : otherwise;
+    }
+  }
+  return values;
+}
+
+}  // namespace fusedres::cuda
