@@ -4,44 +4,30 @@
 #include <cstdint>
 
 #include "common/element.h"
+#include "cuda/common/vec.cuh"
 
 namespace fusedres::cuda {
 
 template <typename T>
-constexpr int kPerChunk = 16 / sizeof(T);
+constexpr int kPerChunk = kVec<T>;
 
 template <typename T>
-struct Values {
-  float at[kPerChunk<T>];
-
-  __device__ float& operator[](int i) { return at[i]; }
-  __device__ float operator[](int i) const { return at[i]; }
-};
+using Values = Floats<kPerChunk<T>>;
 
 __device__ __forceinline__ float low_half(uint32_t word, BFloat16) { return __uint_as_float(word << 16); }
 __device__ __forceinline__ float high_half(uint32_t word, BFloat16) {
   return __uint_as_float(word & 0xffff0000u);
 }
-__device__ __forceinline__ uint32_t pack_halves(float low, float high, BFloat16) {
-  uint32_t word;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-  return word;
-}
-
 __device__ __forceinline__ float low_half(uint32_t word, Half) {
   return to_float(Half{static_cast<uint16_t>(word)});
 }
 __device__ __forceinline__ float high_half(uint32_t word, Half) {
   return to_float(Half{static_cast<uint16_t>(word >> 16)});
 }
-__device__ __forceinline__ uint32_t pack_halves(float low, float high, Half) {
-  uint32_t word;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-  return word;
-}
 
+// Word by word: as an array of 16-bit values a chunk costs an instruction more for each.
 template <typename T>
-__device__ __forceinline__ Values<T> unpack(uint4 chunk) {
+__device__ __forceinline__ Values<T> from_chunk(uint4 chunk) {
   const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
   Values<T> values;
 #pragma unroll
@@ -58,14 +44,14 @@ __device__ __forceinline__ Values<T> unpack(uint4 chunk) {
 
 // To nearest, ties to even.
 template <typename T>
-__device__ __forceinline__ uint4 pack(const Values<T>& values) {
+__device__ __forceinline__ uint4 to_chunk(const Values<T>& values) {
   uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if constexpr (sizeof(T) == 4) {
       words[i] = __float_as_uint(values[i]);
     } else {
-      words[i] = pack_halves(values[2 * i], values[2 * i + 1], T{});
+      words[i] = rounded_pair<T>(values[2 * i], values[2 * i + 1]);
     }
   }
   return {words[0], words[1], words[2], words[3]};
@@ -96,7 +82,7 @@ __device__ __forceinline__ void scatter_chunk(T* to, uint4 chunk, int count) {
 template <typename T>
 __device__ __forceinline__ uint4 load_chunk(const void* from, int64_t at, int count, bool aligned) {
   const T* source = static_cast<const T*>(from) + at;
-  return aligned ? *reinterpret_cast<const uint4*>(source) : gather_chunk(source, count);
+  return aligned ? __ldg(reinterpret_cast<const uint4*>(source)) : gather_chunk(source, count);
 }
 
 template <typename T>
@@ -113,22 +99,12 @@ __device__ __forceinline__ void store_chunk(void* to, int64_t at, uint4 chunk, i
 // chunk lies inside, on 16-byte addresses.
 template <typename T, bool kWhole>
 __device__ __forceinline__ Values<T> coefficients(const float* of, int channel, int count, float otherwise) {
+  if constexpr (kWhole)
+    return of == nullptr ? splat<kPerChunk<T>>(otherwise) : load_vector<kPerChunk<T>>(of + channel);
   Values<T> values;
-  if constexpr (kWhole) {
 #pragma unroll
-    for (int i = 0; i < kPerChunk<T>; i += 4) {
-      const float4 four = of == nullptr ? make_float4(otherwise, otherwise, otherwise, otherwise)
-                                        : __ldg(reinterpret_cast<const float4*>(of + channel + i));
-      values[i] = four.x;
-      values[i + 1] = four.y;
-      values[i + 2] = four.z;
-      values[i + 3] = four.w;
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kPerChunk<T>; ++i) {
-      values[i] = of != nullptr && i < count ? __ldg(of + channel + i) : otherwise;
-    }
+  for (int i = 0; i < kPerChunk<T>; ++i) {
+    values[i] = of != nullptr && i < count ? __ldg(of + channel + i) : otherwise;
   }
   return values;
 }

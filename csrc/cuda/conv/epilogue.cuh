@@ -67,7 +67,7 @@ struct AffineAct {
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) values[i] = affine(values[i], scale[i], shift[i]);
     if (p.add != nullptr) {
-      const Values<T> more = unpack<T>(load_chunk<T>(p.add, at, mine.count, p.aligned_out));
+      const Values<T> more = from_chunk<T>(load_chunk<T>(p.add, at, mine.count, p.aligned_out));
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) values[i] += more[i];
     }
@@ -75,7 +75,7 @@ struct AffineAct {
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) values[i] = relu(values[i]);
     }
-    return pack<T>(values);
+    return to_chunk<T>(values);
   }
 
   __device__ void finish(const TilePlace&, float*) {}
@@ -91,8 +91,8 @@ struct Moments {
   __device__ Moments(const ConvParams& p, const Sharing<T, Tile>& mine) : p(p), mine(mine) {}
 
   __device__ uint4 row(const Values<T>& values, int64_t) {
-    const uint4 stored = pack<T>(values);
-    const Values<T> rounded = unpack<T>(stored);
+    const uint4 stored = to_chunk<T>(values);
+    const Values<T> rounded = from_chunk<T>(stored);
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) sum[i] += rounded[i];
     return stored;
@@ -106,7 +106,8 @@ struct Moments {
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) mean[i] = sum[i] * weight;
     for (int row = mine.row; row < mine.rows; row += kRows) {
-      const Values<T> rounded = unpack<T>(pack<T>(Staging<Tile>::template read<T>(staged, row, mine.chunk)));
+      const Values<T> rounded =
+          from_chunk<T>(to_chunk<T>(Staging<Tile>::template read<T>(staged, row, mine.chunk)));
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) m2[i] += (rounded[i] - mean[i]) * (rounded[i] - mean[i]);
     }
@@ -148,36 +149,35 @@ template <typename T, typename Tile>
 struct MaskedGradient {
   const ConvParams& p;
   const Sharing<T, Tile>& mine;
-  Values<T> scale, shift, mean, invstd, sum{}, projected{};
+  Values<T> scale, shift, mean, sum{}, projected{};
 
   __device__ MaskedGradient(const ConvParams& p, const Sharing<T, Tile>& mine)
       : p(p),
         mine(mine),
         scale(coefficients<T, false>(p.mask.scale, mine.channel, mine.count, 1.0f)),
         shift(coefficients<T, false>(p.mask.shift, mine.channel, mine.count, 0.0f)),
-        mean(coefficients<T, false>(p.mask.mean, mine.channel, mine.count, 0.0f)),
-        invstd(coefficients<T, false>(p.mask.invstd, mine.channel, mine.count, 0.0f)) {}
+        mean(coefficients<T, false>(p.mask.mean, mine.channel, mine.count, 0.0f)) {}
 
   __device__ uint4 row(Values<T> values, int64_t at) {
     if (p.add != nullptr) {
-      const Values<T> more = unpack<T>(load_chunk<T>(p.add, at, mine.count, p.aligned_out));
+      const Values<T> more = from_chunk<T>(load_chunk<T>(p.add, at, mine.count, p.aligned_out));
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) values[i] += more[i];
     }
-    if (p.mask.y == nullptr) return pack<T>(values);
-    const Values<T> y = unpack<T>(load_chunk<T>(p.mask.y, at, mine.count, p.aligned_out));
+    if (p.mask.y == nullptr) return to_chunk<T>(values);
+    const Values<T> y = from_chunk<T>(load_chunk<T>(p.mask.y, at, mine.count, p.aligned_out));
     Values<T> activation;  // of the dtype it was stored in, which may have rounded it to zero
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) activation[i] = affine(y[i], scale[i], shift[i]);
-    activation = unpack<T>(pack<T>(activation));
+    activation = from_chunk<T>(to_chunk<T>(activation));
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) values[i] = activation[i] > 0.0f ? values[i] : 0.0f;
-    const uint4 stored = pack<T>(values);
-    const Values<T> dz = unpack<T>(stored);
+    const uint4 stored = to_chunk<T>(values);
+    const Values<T> dz = from_chunk<T>(stored);
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) {
       sum[i] += dz[i];
-      projected[i] += dz[i] * ((y[i] - mean[i]) * invstd[i]);
+      projected[i] += dz[i] * (y[i] - mean[i]);
     }
     return stored;
   }
@@ -185,14 +185,15 @@ struct MaskedGradient {
   __device__ void finish(const TilePlace& place, float* staged) {
     if (p.mask.y == nullptr) return;
     __syncthreads();  // the staged values have been read: their memory takes the sums
-    const int64_t at =
-        static_cast<int64_t>(place.tile) * 2 * p.out_channels + place.group * p.columns + place.first_column;
-    const int inside = p.columns - place.first_column;
+    const int kinds = p.mask.mean == nullptr ? 1 : 2;
+    const int first = place.group * p.columns + place.first_column, inside = p.columns - place.first_column;
+    float* const at = p.mask.sums + static_cast<int64_t>(place.tile) * kinds * p.out_channels + first;
     add_rows(staged, mine, sum, [&](int column, float total) {
-      if (column < inside) p.mask.sums[at + column] = total;
+      if (column < inside) at[column] = total;
     });
+    if (kinds == 1) return;
     add_rows(staged, mine, projected, [&](int column, float total) {
-      if (column < inside) p.mask.sums[at + p.out_channels + column] = total;
+      if (column < inside) at[p.out_channels + column] = total;
     });
   }
 };

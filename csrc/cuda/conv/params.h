@@ -48,13 +48,13 @@ struct MomentParams {
   float* m2;
 };
 
-// What masks a gradient, and its sums a tile: (tiles, 2, channels), of dz and of dz * (y - mean) * invstd.
+// What masks a gradient, and its sums a tile: (tiles, kinds, channels), of dz and, where there is a mean, of
+// dz * (y - mean).
 struct MaskParams {
   const void* y;
   const float* scale;  // null: y is an activation, and y > 0 the mask
   const float* shift;
-  const float* mean;  // null: the second sum is 0
-  const float* invstd;
+  const float* mean;  // null: the first sum alone
   float* sums;
 };
 

@@ -30,10 +30,10 @@ struct Activated {
           shift(coefficients<T, kWhole>(p.shift, channel, count, 0.0f)) {}
 
     __device__ uint4 operator()(uint4 chunk, uint4) const {
-      Values<T> values = unpack<T>(chunk);
+      Values<T> values = from_chunk<T>(chunk);
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) values[i] = relu(affine(values[i], scale[i], shift[i]));
-      return pack<T>(values);
+      return to_chunk<T>(values);
     }
   };
 };
@@ -53,11 +53,11 @@ struct NormGradient {
           r(coefficients<T, kWhole>(given.shift, channel, count, 0.0f)) {}
 
     __device__ uint4 operator()(uint4 chunk, uint4 other) const {
-      Values<T> values = unpack<T>(chunk);
-      const Values<T> y = unpack<T>(other);
+      Values<T> values = from_chunk<T>(chunk);
+      const Values<T> y = from_chunk<T>(other);
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) values[i] = affine(values[i], p[i], r[i]) + y[i] * q[i];
-      return pack<T>(values);
+      return to_chunk<T>(values);
     }
   };
 };
