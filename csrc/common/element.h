@@ -122,6 +122,12 @@ FUSEDRES_HD float rounded_to(float x) {
   return to_float(from_float<T>(x));
 }
 
+// Whether x written out as a T is positive: ReLU's mask sees the activation as it is stored.
+template <typename T>
+FUSEDRES_HD bool rounds_positive(float x) {
+  return to_float(from_float<T>(x)) > 0.0f;
+}
+
 // NaN passes, as in torch.
 FUSEDRES_HD float relu(float x) { return x < 0.0f ? 0.0f : x; }
 

@@ -5,8 +5,7 @@ namespace {
 
 template <typename T, int kN, Add kAdd>
 void launch_with(const AffineAddActParams<T>& params, bool relu, const Target& target) {
-  constexpr int kBlocksAProcessor = 8;  // of 256 threads: as many as a processor holds
-  const Grid grid = row_grid(params.rows, params.channels, kN, kRowThreads, kBlocksAProcessor, target);
+  const Grid grid = row_grid(params.rows, params.channels, pointwise_layout(kN), target);
   launch(
       "affine_add_act",
       relu ? affine_add_act_kernel<T, kN, kAdd, true> : affine_add_act_kernel<T, kN, kAdd, false>, grid,

@@ -13,20 +13,39 @@ namespace fusedres::cuda {
 
 constexpr int kRowThreads = 256;
 
-// Blocks for threads of `vec` values each. Neighbours in a warp read neighbouring bytes: rows are dense, so
-// where one has fewer vectors than a warp has threads, the warp goes on in the next row.
+// Values in a 16-byte access.
+template <typename T>
+constexpr int kVec = 16 / static_cast<int>(sizeof(T));
+
+// Values of a thread's access: 16 bytes, or one value where a row, or anything else, does not start on 16.
+template <typename T>
+constexpr int values_of(int64_t channels, bool aligned) {
+  return aligned && channels % kVec<T> == 0 ? kVec<T> : 1;
+}
+
+// How a kernel wants its threads laid out.
+//   values: of a thread's access, kVec or 1.
 //   most_width: 256 for a pointwise kernel, 32 (512 bytes, whole cache lines) for one that sums over rows:
-//   the fewer blocks share a channel, the less there is to merge.
-inline Grid row_grid(
-    int64_t rows, int64_t channels, int vec, int most_width, int blocks_a_processor, const Target& target) {
-  const int64_t across = ceil_div<int64_t>(channels, vec);
-  const int64_t groups = ceil_div<int64_t>(across, most_width);
-  const int width = static_cast<int>(ceil_div(across, std::max<int64_t>(groups, 1)));
-  if (rows == 0 || width == 0) return {dim3(0), dim3(0)};
-  const int height = kRowThreads / width;
+//   the
+//     fewer blocks share a channel, the less there is to merge.
+//   rows_a_thread: at least, where there are as many.
+struct RowLayout {
+  int values, most_width, rows_a_thread, blocks_a_processor;
+};
+
+// Every access is independent: as many threads as a processor holds, each two rows at a time.
+constexpr RowLayout pointwise_layout(int values) { return {values, kRowThreads, 2, 8}; }
+
+// Neighbours in a warp read neighbouring bytes: rows are dense, so where one has fewer vectors than a warp
+// has threads, the warp goes on in the next row.
+inline Grid row_grid(int64_t rows, int64_t channels, const RowLayout& layout, const Target& target) {
+  const int64_t across = ceil_div<int64_t>(channels, layout.values);
+  const int64_t groups = ceil_div<int64_t>(across, layout.most_width);
+  if (rows == 0 || across == 0) return {dim3(0), dim3(0)};
+  const int width = static_cast<int>(ceil_div(across, groups)), height = kRowThreads / width;
   const int64_t at_once =
-      std::max<int64_t>(int64_t{blocks_a_processor} * target.device.processors / groups, 1);
-  const int64_t down = std::min(ceil_div<int64_t>(rows, height), at_once);
+      std::max<int64_t>(int64_t{layout.blocks_a_processor} * target.device.processors / groups, 1);
+  const int64_t down = std::min(ceil_div<int64_t>(rows, int64_t{height} * layout.rows_a_thread), at_once);
   return {
       dim3(static_cast<unsigned>(down), static_cast<unsigned>(groups)),
       dim3(static_cast<unsigned>(width), static_cast<unsigned>(height))};
@@ -45,6 +64,17 @@ struct RowWalk {
         channel((static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * vec),
         active(channel < channels) {}
 };
+
+// body(kRows rows from `row`, each a step apart) as often as there are so many, then body(1 row) for the
+// rest: the loads of a group are in flight together.
+template <int kRows, typename Body>
+__device__ __forceinline__ void for_row_groups(const RowWalk& walk, int64_t rows, Body&& body) {
+  if (!walk.active) return;
+  int64_t row = walk.row;
+  for (; row + (kRows - 1) * walk.step < rows; row += kRows * walk.step)
+    body(std::integral_constant<int, kRows>{}, row);
+  for (; row < rows; row += walk.step) body(std::integral_constant<int, 1>{}, row);
+}
 
 #endif
 

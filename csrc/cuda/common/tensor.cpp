@@ -52,6 +52,12 @@ std::string shape_text(const Tensor& x) {
   return text(shape);
 }
 
+void check_channels_last(const char* op, const char* name, const Tensor& x) {
+  STD_TORCH_CHECK(
+      x.numel() == 0 || is_channels_last(x), op, ": `", name, "` must be channels_last; got shape ",
+      shape_text(x), " with other strides");
+}
+
 void check_activation(const char* op, const char* name, const Tensor& x) {
   STD_TORCH_CHECK(x.is_cuda(), op, ": `", name, "` must be on a CUDA device; got ", device_name(x));
   STD_TORCH_CHECK(
@@ -60,9 +66,7 @@ void check_activation(const char* op, const char* name, const Tensor& x) {
   STD_TORCH_CHECK(
       dtype == ScalarType::Half || dtype == ScalarType::BFloat16 || dtype == ScalarType::Float, op, ": `",
       name, "` must be float16, bfloat16 or float32 on the cuda back-end; got ", dtype_name(x));
-  STD_TORCH_CHECK(
-      x.numel() == 0 || is_channels_last(x), op, ": `", name, "` must be channels_last; got shape ",
-      shape_text(x), " with other strides");
+  check_channels_last(op, name, x);
 }
 
 void check_shape(const char* op, const char* name, const Tensor& x, const std::vector<int64_t>& shape) {

@@ -34,6 +34,8 @@ inline void check_like(const char* op, const char* name, const OptionalTensor& x
   if (x.has_value()) check_like(op, name, *x, like);
 }
 
+void check_channels_last(const char* op, const char* name, const Tensor& x);
+
 // Throws where `x` is not of `shape`.
 void check_shape(const char* op, const char* name, const Tensor& x, const std::vector<int64_t>& shape);
 void check_dtype(const char* op, const char* name, const Tensor& x, ScalarType dtype);

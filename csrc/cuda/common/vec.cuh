@@ -5,12 +5,9 @@
 #include <type_traits>
 
 #include "common/element.h"
+#include "cuda/common/rows.h"
 
 namespace fusedres::cuda {
-
-// Values in a 16-byte access.
-template <typename T>
-constexpr int kVec = 16 / static_cast<int>(sizeof(T));
 
 // kN consecutive values; kN = 1 is the path for odd channels and odd addresses.
 template <int kN>
@@ -107,6 +104,19 @@ __device__ __forceinline__ Floats<kN> load(const T* p) {
 template <typename T, int kN>
 __device__ __forceinline__ void store(T* p, const Floats<kN>& x) {
   store_pack(p, pack<T>(x));
+}
+
+// fp32 in 16-byte accesses, however many there are.
+template <int kN>
+__device__ __forceinline__ void store_vector(float* p, const Floats<kN>& x) {
+  constexpr int kStep = kN % 4 == 0 ? 4 : 1;
+#pragma unroll
+  for (int i = 0; i < kN; i += kStep) {
+    Pack<float, kStep> part;
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) part.v[j] = x[i + j];
+    store_pack(p + i, part);
+  }
 }
 
 // Per-channel fp32, kN at a time.

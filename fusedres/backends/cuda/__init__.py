@@ -1,8 +1,9 @@
 """The CUDA back-end: our kernels in C++ (``csrc/cuda``), for compute capability 8.0 and newer.
 
-fp16, bf16 and fp32 on an NVIDIA GPU. The C++ registers itself in ``fusedres_cuda`` when ``fusedres._C_cuda`` is
-loaded. Where our convolutions do not serve (exact fp32, compute capability 7.5), torch's own do, with our
-pointwise kernels around them. Without the extension, or without a GPU that it was built for, the back-end says so.
+fp16, bf16 and fp32 on an NVIDIA GPU. The C++ registers itself in ``fusedres_cuda`` when
+``fusedres._C_cuda`` is loaded. Where our convolutions do not serve (exact fp32, compute capability 7.5),
+torch's own do, with our pointwise kernels around them. Without the extension, or without a GPU that it was
+built for, the back-end says so and serves nothing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 
@@ -30,10 +31,8 @@ def serves(archs: str, capability: tuple[int, int]) -> bool:
     return False
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
-def lacks_kernels(index: int | None) -> str | None:
-    """Why this build's kernels cannot run on GPU ``index`` (``None``: the current one), or ``None``."""
+def _lacks_kernels(index: int | None) -> str | None:
     capability = torch.cuda.get_device_capability(index)
     archs: str = load_extension("_C_cuda").cuda_archs()
     if serves(archs, capability):
@@ -42,3 +41,8 @@ def lacks_kernels(index: int | None) -> str | None:
         f"the build has no kernels for compute capability {capability[0]}.{capability[1]}; it was built for "
         f"{archs} (build again with FUSEDRES_CUDA_ARCHS naming that capability)"
     )
+
+
+#: Why this build's kernels cannot run on GPU ``index`` (``None``: the current one), or ``None``.
+#: torch.compile takes the answer as a constant: it cannot trace the extension.
+lacks_kernels: Callable[[int | None], str | None] = torch.compiler.assume_constant_result(_lacks_kernels)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Where the CUDA kernels enter the dispatcher, and the namespace through which they reach torch's convolutions."""
+"""Where the CUDA kernels enter the dispatcher, and through which they reach torch's convolutions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _has_kernel(name: str) -> bool:
 
 
 def composes(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as op ``name`` around torch's convolution, for the kernels to fall back on.
+    """Register the decorated function as what op ``name``'s kernel falls back on.
 
     Autocast is off inside: a kernel's dtypes are its operands', and ATen's convolutions would cast.
     """

@@ -1,0 +1,102 @@
+#pragma once
+
+#include "cuda/affine_act_maxpool.h"
+#include "cuda/common/rows.h"
+#include "cuda/common/vec.cuh"
+
+namespace fusedres::cuda {
+
+// A thread takes this many pooled pixels of a row one after the other, and keeps the column that two windows
+// share: it reads 6 values a window, and one column more at the start, instead of 9.
+constexpr int kPoolSegment = 8;
+
+__host__ __device__ inline int64_t pool_segments(int64_t pooled_width) {
+  return (pooled_width + kPoolSegment - 1) / kPoolSegment;
+}
+
+// The segment that is item `at` of all images' pooled rows.
+struct PoolSegment {
+  int64_t image, p, q, q_end;
+
+  __device__ PoolSegment(const PoolShape& shape, int64_t at) {
+    const int64_t segments = pool_segments(shape.pooled_width), row = at / segments;
+    image = row / shape.pooled_height;
+    p = row % shape.pooled_height;
+    q = (at % segments) * kPoolSegment;
+    q_end = min(q + kPoolSegment, shape.pooled_width);
+  }
+};
+
+// relu(y * s + t) of a window's three rows in one column, as it would be written out; outside the map what no
+// maximum is.
+template <typename T, int kN>
+struct PoolColumn {
+  Floats<kN> row[3];
+
+  __device__ __forceinline__ void load(
+      const AffineActMaxpoolParams<T>& k, int64_t image, int64_t p, int64_t w, int64_t channel,
+      const Floats<kN>& scale, const Floats<kN>& shift) {
+#pragma unroll
+    for (int r = 0; r < 3; ++r) {
+      const int64_t h = 2 * p - 1 + r;
+      row[r] = splat<kN>(-INFINITY);
+      if (h < 0 || h >= k.shape.height || w < 0 || w >= k.shape.width) continue;
+      const T* y = k.y + ((image * k.shape.height + h) * k.shape.width + w) * k.shape.channels + channel;
+      const Floats<kN> x = cuda::load<T, kN>(y);
+#pragma unroll
+      for (int i = 0; i < kN; ++i) row[r][i] = rounded_to<T>(relu(affine(x[i], scale[i], shift[i])));
+    }
+  }
+};
+
+// The first maximum in row-major order, NaN above everything, as torch.
+template <typename T, int kN>
+__device__ __forceinline__ void pool(
+    const PoolColumn<T, kN>& left, const PoolColumn<T, kN>& middle, const PoolColumn<T, kN>& right,
+    Floats<kN>& best, Pack<uint8_t, kN>& index) {
+#pragma unroll
+  for (int i = 0; i < kN; ++i) {
+    float most = -INFINITY;
+    int place = 0;
+#pragma unroll
+    for (int r = 0; r < 3; ++r) {
+      const float values[3] = {left.row[r][i], middle.row[r][i], right.row[r][i]};
+#pragma unroll
+      for (int s = 0; s < 3; ++s) {
+        const bool better = values[s] > most || isnan(values[s]);
+        most = better ? values[s] : most;
+        place = better ? 3 * r + s : place;
+      }
+    }
+    best[i] = most;
+    index.v[i] = static_cast<uint8_t>(place);
+  }
+}
+
+template <typename T, int kN>
+__global__ void __launch_bounds__(kRowThreads) affine_act_maxpool_kernel(const AffineActMaxpoolParams<T> k) {
+  const PoolShape& shape = k.shape;
+  const RowWalk walk(shape.channels, kN);
+  if (!walk.active) return;
+  const Floats<kN> scale = load_vector<kN>(k.s + walk.channel), shift = load_vector<kN>(k.t + walk.channel);
+  const int64_t items = shape.images * shape.pooled_height * pool_segments(shape.pooled_width);
+  for (int64_t item = walk.row; item < items; item += walk.step) {
+    const PoolSegment at(shape, item);
+    PoolColumn<T, kN> left, middle, right;
+    left.load(k, at.image, at.p, 2 * at.q - 1, walk.channel, scale, shift);
+    for (int64_t q = at.q; q < at.q_end; ++q) {
+      middle.load(k, at.image, at.p, 2 * q, walk.channel, scale, shift);
+      right.load(k, at.image, at.p, 2 * q + 1, walk.channel, scale, shift);
+      Floats<kN> best;
+      Pack<uint8_t, kN> index;
+      pool(left, middle, right, best, index);
+      const int64_t to =
+          ((at.image * shape.pooled_height + at.p) * shape.pooled_width + q) * shape.channels + walk.channel;
+      store(k.out + to, best);
+      store_pack(k.index + to, index);
+      left = right;
+    }
+  }
+}
+
+}  // namespace fusedres::cuda
