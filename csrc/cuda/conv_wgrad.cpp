@@ -11,11 +11,11 @@ namespace {
 
 constexpr const char* op = "conv_wgrad";
 constexpr int64_t kLargest = 2147483647;
-constexpr int kStagePixels = 32;      // parts are whole stages of the kernel
-constexpr int kFewestPixels = 256;    // a part's, for its share of the parts to be small beside its operands
-constexpr int kReduceValues = 2048;   // see conv_wgrad_reduce_kernel
+constexpr int kStagePixels = 32;     // parts are whole stages of the kernel
+constexpr int kFewestPixels = 256;   // a part's, for its share of the parts to be small beside its operands
+constexpr int kReduceValues = 2048;  // see conv_wgrad_reduce_kernel
 constexpr int64_t kMostOfGrid = 65535;  // in y and z
-constexpr int kTensorCores = 80;         // whose instructions we write: compute capability 8.0
+constexpr int kTensorCores = 80;        // whose instructions we write: compute capability 8.0
 
 using Ints = std::vector<int64_t>;
 
@@ -131,8 +131,8 @@ Tensor conv_wgrad(
   check_device(op, "dz", dz, x);
   check_like(op, "y", y, dz);
   STD_TORCH_CHECK(
-      y.has_value() == q.has_value() && q.has_value() == r.has_value() && (p.has_value() || !q.has_value()), op,
-      ": `y`, `q` and `r` go together, with `p`; got y ", y.has_value(), ", p ", p.has_value(), ", q ",
+      y.has_value() == q.has_value() && q.has_value() == r.has_value() && (p.has_value() || !q.has_value()),
+      op, ": `y`, `q` and `r` go together, with `p`; got y ", y.has_value(), ", p ", p.has_value(), ", q ",
       q.has_value(), ", r ", r.has_value());
   STD_TORCH_CHECK(in_s.has_value() == in_t.has_value(), op, ": `in_s` and `in_t` go together; got only one");
   const Geometry g{w_shape, stride, padding, dilation, groups};
@@ -140,8 +140,8 @@ Tensor conv_wgrad(
   const OnDevice device(op, x);
   if ((x.scalar_type() == ScalarType::Float && !allow_tf32()) || device.facts().capability < kTensorCores ||
       !numbers_fit(x, dz, g)) {
-    return std::get<0>(call_library<Tensor>(
-        op, x, dz, in_s, in_t, y, p, q, r, w_shape, stride, padding, dilation, groups));
+    return std::get<0>(
+        call_library<Tensor>(op, x, dz, in_s, in_t, y, p, q, r, w_shape, stride, padding, dilation, groups));
   }
 
   Tensor dw = empty(x, w_shape, x.scalar_type());
@@ -150,7 +150,8 @@ Tensor conv_wgrad(
   const Tensor kept_x = aligned(x), kept_dz = aligned(dz);
   const OptionalTensor kept_y = y.has_value() ? OptionalTensor(aligned(*y)) : y;
   const ChannelVector vs(op, "in_s", in_s, x.size(1), x), vt(op, "in_t", in_t, x.size(1), x);
-  const ChannelVector vp(op, "p", p, w_shape[0], x), vq(op, "q", q, w_shape[0], x), vr(op, "r", r, w_shape[0], x);
+  const ChannelVector vp(op, "p", p, w_shape[0], x), vq(op, "q", q, w_shape[0], x),
+      vr(op, "r", r, w_shape[0], x);
   dispatch_element(x, [&](auto element) {
     using T = decltype(element);
     if (rows_of(dz) == 0) {  // a sum of nothing

@@ -8,7 +8,8 @@
 
 namespace fusedres::cuda {
 
-// dw[k, (r, s, c)] = sum over output pixels m of dy[m, k] * x[pixel of m at tap (r, s), c], a group at a time.
+// dw[k, (r, s, c)] = sum over output pixels m of dy[m, k] * x[pixel of m at tap (r, s), c], a group at a
+// time.
 struct ConvWgradParams {
   const void* x;   // (N, H, W, C)
   const void* dz;  // (N, P, Q, K)

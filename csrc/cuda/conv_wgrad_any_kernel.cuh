@@ -1,5 +1,5 @@
-// The weight gradient where channels of a group are not whole 16-byte chunks, such as the stem's three: operands
-// are gathered value by value into registers, formed there, and stored for the tensor cores.
+// The weight gradient where channels of a group are not whole 16-byte chunks, such as the stem's three:
+// operands are gathered value by value into registers, formed there, and stored for the tensor cores.
 #pragma once
 
 #include "cuda/conv_wgrad_kernel.cuh"
@@ -31,11 +31,8 @@ __device__ __forceinline__ WgradColumn wgrad_column(const ConvWgradParams& p, in
   const int channel = group * p.group_channels + column - tap * p.group_channels;
   const bool formed = p.in_s != nullptr;
   return {
-      channel,
-      tap / p.taps_w * p.dilation_h - p.padding_h,
-      tap % p.taps_w * p.dilation_w - p.padding_w,
-      formed ? p.in_s[channel] : 1.0f,
-      formed ? p.in_t[channel] : 0.0f};
+      channel, tap / p.taps_w * p.dilation_h - p.padding_h, tap % p.taps_w * p.dilation_w - p.padding_w,
+      formed ? p.in_s[channel] : 1.0f, formed ? p.in_t[channel] : 0.0f};
 }
 
 // A thread's chunk of dy, in each of kRows pixels of a stage.
@@ -89,8 +86,7 @@ struct AnyInputRows {
   Chunks chunks;
   uint4 x[Chunks::kRows];
 
-  __device__ void gather(
-      const ConvWgradParams& p, int first_pixel, int end, const WgradColumn* columns) {
+  __device__ void gather(const ConvWgradParams& p, int first_pixel, int end, const WgradColumn* columns) {
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
       const int pixel = first_pixel + chunks.row(i);
@@ -103,13 +99,14 @@ struct AnyInputRows {
       for (int e = 0; e < kPerChunk<T>; ++e) {
         const WgradColumn c = columns[chunks.chunk * kPerChunk<T> + e];
         const int h = row + c.row, w = column + c.column;
-        const bool inside = pixel < end && c.channel >= 0 && static_cast<uint32_t>(h) < static_cast<uint32_t>(p.height) &&
+        const bool inside = pixel < end && c.channel >= 0 &&
+                            static_cast<uint32_t>(h) < static_cast<uint32_t>(p.height) &&
                             static_cast<uint32_t>(w) < static_cast<uint32_t>(p.width);
         const int64_t at = (static_cast<int64_t>(n) * p.height + h) * p.width + w;
         values[e] = inside ? to_float(static_cast<const T*>(p.x)[at * p.channels + c.channel]) : 0.0f;
         if (p.in_s != nullptr && inside) values[e] = relu(affine(values[e], c.s, c.t));
       }
-      x[i] = pack<T>(values);
+      x[i] = to_chunk<T>(values);
     }
   }
 

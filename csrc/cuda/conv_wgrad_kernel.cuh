@@ -174,8 +174,7 @@ struct WgradBlock {
 
 // p, q, r of the tile's outputs, where absent such that they change nothing; then in_s, in_t of its columns.
 template <typename Traits>
-__device__ void load_wgrad_vectors(
-    const ConvWgradParams& p, const WgradBlock& block, float* vectors) {
+__device__ void load_wgrad_vectors(const ConvWgradParams& p, const WgradBlock& block, float* vectors) {
   using T = typename Traits::T;
   for (int i = threadIdx.x; i < Traits::kM; i += kWgradThreads) {
     const int output = block.first_output + i;

@@ -8,8 +8,8 @@ namespace fusedres::cuda {
 constexpr int kWgradReduceThreads = 256;
 constexpr int kWgradReduceValues = 2048;  // a block's, at most
 
-// The parts have a weight's channels side by side, dw its taps: a block turns its tile around in shared memory,
-// so that it reads and writes whole lines.
+// The parts have a weight's channels side by side, dw its taps: a block turns its tile around in shared
+// memory, so that it reads and writes whole lines.
 template <typename T>
 __global__ void __launch_bounds__(kWgradReduceThreads)
     conv_wgrad_reduce_kernel(const __grid_constant__ ConvWgradReduceParams p) {
@@ -19,7 +19,8 @@ __global__ void __launch_bounds__(kWgradReduceThreads)
   const int channels = min(p.tile_channels, p.group_channels - first_channel);
   const int taps = min(p.tile_taps, p.taps - first_tap);
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.taps * p.group_channels;
-  const float* const parts = p.parts + row + static_cast<int64_t>(first_tap) * p.group_channels + first_channel;
+  const float* const parts =
+      p.parts + row + static_cast<int64_t>(first_tap) * p.group_channels + first_channel;
 
   for (int i = threadIdx.x; i < channels * taps; i += kWgradReduceThreads) {
     const int tap = i / channels, channel = i - tap * channels;

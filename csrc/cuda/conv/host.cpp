@@ -12,7 +12,8 @@ constexpr int64_t kMostPixels = (int64_t{1} << 31) - 256;  // a tile may number 
 constexpr int64_t kMostGroups = 65535;                     // of a grid's second dimension
 constexpr int kTensorCores = 80;
 
-// Whether (K, C / groups, R, S) lies in memory as (K, R, S, C / groups): channels_last, or one tap.
+}  // namespace
+
 bool lies_as_rows(const Tensor& w) {
   const int64_t c = w.size(1), r = w.size(2), s = w.size(3);
   const int64_t expected[] = {r * s * c, 1, s * c, c};
@@ -21,8 +22,6 @@ bool lies_as_rows(const Tensor& w) {
   }
   return true;
 }
-
-}  // namespace
 
 void check_conv(
     const char* op, const char* x_name, const Ints& x_shape, const Tensor& w, const ConvGeometry& g) {

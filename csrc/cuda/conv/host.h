@@ -32,6 +32,9 @@ bool serves(
 
 ConvShape conv_shape(const Ints& x_shape, const Tensor& w, const ConvGeometry& g);
 
+// Whether (K, C / groups, R, S) lies in memory as (K, R, S, C / groups): channels_last, or one tap.
+bool lies_as_rows(const Tensor& w);
+
 // The weight as the plan's kernel reads it: itself where it lies so already, else packed on the plan's
 // stream.
 Tensor prepared_weight(const Tensor& w, const ConvPlan& plan, bool gradient, const Target& target);

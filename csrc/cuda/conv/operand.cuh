@@ -20,7 +20,7 @@ __device__ __forceinline__ uint32_t pack_halves_relu(float low, float high, Half
 // conversion: an eighth fewer instructions.
 template <typename T>
 __device__ __forceinline__ uint4 activated(uint4 chunk, const Values<T>& scale, const Values<T>& shift) {
-  Values<T> values = unpack<T>(chunk);
+  Values<T> values = from_chunk<T>(chunk);
 #pragma unroll
   for (int i = 0; i < kPerChunk<T>; ++i) values[i] = affine(values[i], scale[i], shift[i]);
   uint32_t words[4];
@@ -39,11 +39,11 @@ __device__ __forceinline__ uint4 activated(uint4 chunk, const Values<T>& scale, 
 template <typename T>
 __device__ __forceinline__ uint4
 output_gradient(uint4 dz, uint4 y, const Values<T>& p, const Values<T>& q, const Values<T>& r) {
-  Values<T> values = unpack<T>(dz);
-  const Values<T> saved = unpack<T>(y);
+  Values<T> values = from_chunk<T>(dz);
+  const Values<T> saved = from_chunk<T>(y);
 #pragma unroll
   for (int i = 0; i < kPerChunk<T>; ++i) values[i] = fmaf(p[i], values[i], fmaf(q[i], saved[i], r[i]));
-  return pack<T>(values);
+  return to_chunk<T>(values);
 }
 
 // `chunk` where `keep`, else zeros, without a branch.
