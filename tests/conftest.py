@@ -10,7 +10,7 @@ import torch
 import fusedres  # noqa: F401  (registers the back-ends)
 from fusedres.ops._dispatch import BACKENDS
 
-#: Whether this process has the stand-in device of tools/ptxemu in place of a GPU (tests/cuda/test_emulated.py).
+#: Whether this process has the stand-in device of tools/ptxemu for a GPU (tests/cuda/test_emulated.py).
 EMULATED = "PTXEMU_ROOT" in os.environ
 if EMULATED:
     import ptxemu.torch_mock
