@@ -14,14 +14,13 @@ void launch_affine_act_maxpool(const AffineActMaxpoolParams<T>& params, bool ali
   const int values = values_of<T>(params.shape.channels, aligned);
   const auto kernel = values > 1 ? affine_act_maxpool_kernel<T, kVec<T>> : affine_act_maxpool_kernel<T, 1>;
   // Windows share rows, too: few blocks at once read what L2 still has.
-  const Grid grid =
-      row_grid(items_of(params.shape), params.shape.channels, {values, kRowThreads, 1, 4}, target);
+  const Grid grid = row_grid(items_of(params.shape), params.shape.channels, {values, 1, 4}, target);
   launch("affine_act_maxpool", kernel, grid, target, params);
 }
 
 template <typename T>
 Grid affine_act_maxpool_bwd_grid(const PoolShape& shape, bool aligned, const Target& target) {
-  return row_grid(items_of(shape), shape.channels, {values_of<T>(shape.channels, aligned), 32, 1, 2}, target);
+  return row_grid(items_of(shape), shape.channels, {values_of<T>(shape.channels, aligned), 1, 2}, target);
 }
 
 template <typename T>

@@ -53,16 +53,13 @@ template <typename T, int kN>
 struct PoolBackward {
   const AffineActMaxpoolBwdParams<T>& k;
   int64_t channel;
-  Floats<kN> scale, shift, mean;
+  Floats<kN> v[3];  // scale, shift, mean
   ExactSums<kN> sum, dot;
   Floats<kN> quad_sum, quad_dot;
 
   __device__ PoolBackward(const AffineActMaxpoolBwdParams<T>& params, const RowWalk& walk)
       : k(params), channel(walk.channel), sum(ExactSums<kN>::none()), dot(sum) {
-    if (!walk.active) return;
-    scale = load_vector<kN>(k.s + channel);
-    shift = load_vector<kN>(k.t + channel);
-    mean = load_vector<kN>(k.mean + channel);
+    load_vectors<kN>(walk, k.shape.channels, {k.s, k.t, k.mean}, v);
   }
 
   template <int kH, int kW>
@@ -75,11 +72,11 @@ struct PoolBackward {
     Pack<T, kN> dz;
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
-      const bool on = rounds_positive<T>(affine(y[i], scale[i], shift[i]));
+      const bool on = rounds_positive<T>(affine(y[i], v[0][i], v[1][i]));
       dz.v[i] = from_float<T>(on ? windows.template gradient<kH, kW>(i) : 0.0f);
       const float rounded = to_float(dz.v[i]);
       quad_sum[i] += rounded;
-      quad_dot[i] += rounded * (y[i] - mean[i]);
+      quad_dot[i] += rounded * (y[i] - v[2][i]);
     }
     store_pack(k.dz + at, dz);
   }

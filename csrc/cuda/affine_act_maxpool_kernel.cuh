@@ -77,16 +77,17 @@ template <typename T, int kN>
 __global__ void __launch_bounds__(kRowThreads) affine_act_maxpool_kernel(const AffineActMaxpoolParams<T> k) {
   const PoolShape& shape = k.shape;
   const RowWalk walk(shape.channels, kN);
+  Floats<kN> v[2];
+  load_vectors<kN>(walk, shape.channels, {k.s, k.t}, v);
   if (!walk.active) return;
-  const Floats<kN> scale = load_vector<kN>(k.s + walk.channel), shift = load_vector<kN>(k.t + walk.channel);
   const int64_t items = shape.images * shape.pooled_height * pool_segments(shape.pooled_width);
   for (int64_t item = walk.row; item < items; item += walk.step) {
     const PoolSegment at(shape, item);
     PoolColumn<T, kN> left, middle, right;
-    left.load(k, at.image, at.p, 2 * at.q - 1, walk.channel, scale, shift);
+    left.load(k, at.image, at.p, 2 * at.q - 1, walk.channel, v[0], v[1]);
     for (int64_t q = at.q; q < at.q_end; ++q) {
-      middle.load(k, at.image, at.p, 2 * q, walk.channel, scale, shift);
-      right.load(k, at.image, at.p, 2 * q + 1, walk.channel, scale, shift);
+      middle.load(k, at.image, at.p, 2 * q, walk.channel, v[0], v[1]);
+      right.load(k, at.image, at.p, 2 * q + 1, walk.channel, v[0], v[1]);
       Floats<kN> best;
       Pack<uint8_t, kN> index;
       pool(left, middle, right, best, index);

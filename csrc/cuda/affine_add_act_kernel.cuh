@@ -11,13 +11,15 @@ enum class Add { kNone, kIdentity, kAffine };
 template <typename T, int kN, Add kAdd, bool kRelu>
 __global__ void __launch_bounds__(kRowThreads) affine_add_act_kernel(const AffineAddActParams<T> k) {
   const RowWalk walk(k.channels, kN);
-  if (!walk.active) return;
-  const Floats<kN> sa = load_vector<kN>(k.sa + walk.channel), ta = load_vector<kN>(k.ta + walk.channel);
-  Floats<kN> sb, tb;
+  constexpr int kVectors = kAdd == Add::kAffine ? 4 : 2;
+  Floats<kN> vectors[kVectors];
   if constexpr (kAdd == Add::kAffine) {
-    sb = load_vector<kN>(k.sb + walk.channel);
-    tb = load_vector<kN>(k.tb + walk.channel);
+    load_vectors<kN>(walk, k.channels, {k.sa, k.ta, k.sb, k.tb}, vectors);
+  } else {
+    load_vectors<kN>(walk, k.channels, {k.sa, k.ta}, vectors);
   }
+  if (!walk.active) return;
+  const auto &sa = vectors[0], &ta = vectors[1], &sb = vectors[kVectors - 2], &tb = vectors[kVectors - 1];
 #pragma unroll 2
   for (int64_t row = walk.row; row < k.rows; row += walk.step) {
     const int64_t at = row * k.channels + walk.channel;

@@ -13,15 +13,9 @@ __global__ void __launch_bounds__(kRowThreads) bn_act_bwd_reduce_kernel(const Bn
   constexpr bool kReadsY = kDots > 0 || kMask == Mask::kAffine;
   __shared__ BlockSums<kN, 1 + kDots> scratch[kRowThreads];
   const RowWalk walk(k.channels, kN);
-  Floats<kN> scale, shift, mean, mean2;
-  if (walk.active) {
-    if constexpr (kMask == Mask::kAffine) {
-      scale = load_vector<kN>(k.s + walk.channel);
-      shift = load_vector<kN>(k.t + walk.channel);
-    }
-    if constexpr (kDots > 0) mean = load_vector<kN>(k.mean + walk.channel);
-    if constexpr (kDots > 1) mean2 = load_vector<kN>(k.mean2 + walk.channel);
-  }
+  Floats<kN> affine_of_y[2], means[2];  // scale and shift; of y and y2
+  if constexpr (kMask == Mask::kAffine) load_vectors<kN>(walk, k.channels, {k.s, k.t}, affine_of_y);
+  if constexpr (kDots > 0) load_vectors<kN>(walk, k.channels, {k.mean, kDots > 1 ? k.mean2 : k.mean}, means);
   ExactSums<kN> sum = ExactSums<kN>::none(), dot = sum, dot2 = sum;
   for_row_groups<kReduceRows>(walk, k.rows, [&](auto count, int64_t first) {
     constexpr int kRows = decltype(count)::value;
@@ -42,12 +36,12 @@ __global__ void __launch_bounds__(kRowThreads) bn_act_bwd_reduce_kernel(const Bn
         bool on = true;
         if constexpr (kMask == Mask::kOut) on = to_float(out[r].v[i]) > 0.0f;
         if constexpr (kMask == Mask::kAffine)
-          on = rounds_positive<T>(affine(to_float(y[r].v[i]), scale[i], shift[i]));
+          on = rounds_positive<T>(affine(to_float(y[r].v[i]), affine_of_y[0][i], affine_of_y[1][i]));
         if (!on) dout[r].v[i] = T{};
         const float dz = to_float(dout[r].v[i]);
         rows_sum[i] += dz;
-        if constexpr (kDots > 0) rows_dot[i] += dz * (to_float(y[r].v[i]) - mean[i]);
-        if constexpr (kDots > 1) rows_dot2[i] += dz * (to_float(y2[r].v[i]) - mean2[i]);
+        if constexpr (kDots > 0) rows_dot[i] += dz * (to_float(y[r].v[i]) - means[0][i]);
+        if constexpr (kDots > 1) rows_dot2[i] += dz * (to_float(y2[r].v[i]) - means[1][i]);
       }
       if constexpr (kMask != Mask::kNone) store_pack(k.dz + at + r * pitch, dout[r]);
     }

@@ -20,7 +20,7 @@ auto bn_act_bwd_reduce_of(Mask mask, int dots) {
 
 template <typename T>
 Grid bn_act_bwd_reduce_grid(int64_t rows, int64_t channels, bool aligned, const Target& target) {
-  return row_grid(rows, channels, {values_of<T>(channels, aligned), 32, kReduceRows, 2}, target);
+  return row_grid(rows, channels, {values_of<T>(channels, aligned), kReduceRows, 2}, target);
 }
 
 template <typename T>

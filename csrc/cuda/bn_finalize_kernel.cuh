@@ -12,6 +12,7 @@ constexpr int kFinalizeChannels = 8, kFinalizeHeight = 256;
 template <int kN>
 __device__ __forceinline__ void normalise(
     const BnFinalizeParams& k, const Moments<kN>& total, int64_t channel) {
+  Floats<kN> vars, invstds, scales, shifts;
 #pragma unroll
   for (int i = 0; i < kN; ++i) {
     const int64_t c = channel + i;
@@ -19,14 +20,17 @@ __device__ __forceinline__ void normalise(
     const double var = total.count > 0.0f ? static_cast<double>(total.m2[i]) / total.count : 0.0;
     const double invstd = 1.0 / sqrt(var + k.eps);
     const double gamma = k.gamma.present() ? k.gamma[c] : 1.0f, beta = k.beta.present() ? k.beta[c] : 0.0f;
-    const float scale = static_cast<float>(invstd * gamma);
-    k.out_mean[c] = total.mean[i];
-    k.var[c] = static_cast<float>(var);
-    k.invstd[c] = static_cast<float>(invstd);
-    k.scale[c] = scale;
+    vars[i] = static_cast<float>(var);
+    invstds[i] = static_cast<float>(invstd);
+    scales[i] = static_cast<float>(invstd * gamma);
     // of the rounded mean and scale, so that the affine takes the mean to beta as exactly as fp32 can
-    k.shift[c] = static_cast<float>(beta - static_cast<double>(total.mean[i]) * scale);
+    shifts[i] = static_cast<float>(beta - static_cast<double>(total.mean[i]) * scales[i]);
   }
+  store(k.out_mean + channel, total.mean);
+  store(k.var + channel, vars);
+  store(k.invstd + channel, invstds);
+  store(k.scale + channel, scales);
+  store(k.shift + channel, shifts);
 }
 
 template <int kN>

@@ -3,7 +3,7 @@
 namespace fusedres::cuda {
 template <typename T>
 Grid bn_stats_grid(int64_t rows, int64_t channels, bool aligned, const Target& target) {
-  return row_grid(rows, channels, {values_of<T>(channels, aligned), 32, kStatsRows, 2}, target);
+  return row_grid(rows, channels, {values_of<T>(channels, aligned), kStatsRows, 2}, target);
 }
 
 template <typename T>

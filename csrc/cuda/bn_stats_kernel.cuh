@@ -47,11 +47,10 @@ __global__ void __launch_bounds__(kRowThreads) bn_stats_kernel(const BnStatsPara
     total.merge(moments_of(rows));
   });
   fold_rows(total, scratch, [](Moments<kN>& mine, const Moments<kN>& theirs) { mine.merge(theirs); });
-  if (threadIdx.y != 0 || !walk.active) return;
-  const int64_t at = blockIdx.x * k.channels + walk.channel;
-  store_vector(k.mean + at, total.mean);
-  store_vector(k.m2 + at, total.m2);
-  if (walk.channel == 0) k.count[blockIdx.x] = total.count;
+  const int64_t at = blockIdx.x * k.channels;
+  store_vector(walk, k.channels, total.mean, k.mean + at);
+  store_vector(walk, k.channels, total.m2, k.m2 + at);
+  if (threadIdx.y == 0 && walk.channel == 0) k.count[blockIdx.x] = total.count;
 }
 
 }  // namespace fusedres::cuda

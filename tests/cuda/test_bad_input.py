@@ -35,6 +35,12 @@ def run(a: Tensor, s: Tensor, t: Tensor, b: Tensor | None = None) -> Tensor:
     return out
 
 
+def moments(y: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    """Mean and variance; how many tiles they come from is each path's own."""
+    mean, var, *_ = ops.bn_finalize(*ops.bn_stats(y, backend=backend), backend=backend)
+    return mean, var
+
+
 class TestRefused:
     def test_tensors_on_the_cpu(self) -> None:
         with pytest.raises(RuntimeError, match=r"back-end 'cuda' cannot serve.*on a GPU; got cpu"):
@@ -81,7 +87,7 @@ class TestRefused:
         """More blocks than a grid has: the error of the call that launched, and not of the next."""
         channels = 2**16 * 256 + 1
         a, ones = activation(1, channels, 1, 1), torch.ones(channels).cuda()
-        with pytest.raises(RuntimeError, match=r"affine_add_act: launch failed: cudaErrorInvalid"):
+        with pytest.raises(RuntimeError, match=r"affine_add_act: launch failed: cudaErrorInvalidConfiguration"):
             run(a, ones, ones)
         assert run(activation(1, 8, 2, 2), vector(8), vector(8)).shape == (1, 8, 2, 2)
 
@@ -95,8 +101,8 @@ class TestServed:
         assert odd.data_ptr() % 16 == 2
         s, t, even = vector(channels), vector(channels), odd.clone()
         assert_same_bits(run(odd, s, t, odd), run(even, s, t, even), "affine_add_act")
-        for ours, expected in zip(ops.bn_stats(odd), ops.bn_stats(even), strict=True):
-            assert ours.sum().sub(expected.sum()).abs() <= 1e-3 * expected.abs().sum()
+        for o, e in zip(moments(odd, "cuda"), moments(odd, "reference"), strict=True):
+            torch.testing.assert_close(o, e, rtol=1e-5, atol=1e-6)
 
     def test_slices(self) -> None:
         """The wrapper copies what is not dense, and takes a dense slice as it is."""

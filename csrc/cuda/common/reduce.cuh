@@ -84,14 +84,13 @@ struct BlockSums {
 #pragma unroll
       for (int i = 0; i < kWords; ++i) mine.v[i] += theirs.v[i];
     });
-    if (threadIdx.y != 0 || !walk.active) return;
 #pragma unroll
     for (int kind = 0; kind < kKinds; ++kind) {
       Floats<kN> sums;
 #pragma unroll
       for (int i = 0; i < kN; ++i) sums[i] = v[kind * kN + i];
       store_vector(
-          partial + (static_cast<int64_t>(blockIdx.x) * kKinds + kind) * channels + walk.channel, sums);
+          walk, channels, sums, partial + (static_cast<int64_t>(blockIdx.x) * kKinds + kind) * channels);
     }
   }
 };

@@ -13,6 +13,10 @@ namespace fusedres::cuda {
 
 constexpr int kRowThreads = 256;
 
+// Threads across channels at most: a warp's 512 bytes of a row are whole cache lines, and the fewer blocks
+// share a channel, the fewer sums there are to merge.
+constexpr int kMostWidth = 32;
+
 // Values in a 16-byte access.
 template <typename T>
 constexpr int kVec = 16 / static_cast<int>(sizeof(T));
@@ -25,22 +29,19 @@ constexpr int values_of(int64_t channels, bool aligned) {
 
 // How a kernel wants its threads laid out.
 //   values: of a thread's access, kVec or 1.
-//   most_width: 256 for a pointwise kernel, 32 (512 bytes, whole cache lines) for one that sums over rows:
-//   the
-//     fewer blocks share a channel, the less there is to merge.
 //   rows_a_thread: at least, where there are as many.
 struct RowLayout {
-  int values, most_width, rows_a_thread, blocks_a_processor;
+  int values, rows_a_thread, blocks_a_processor;
 };
 
 // Every access is independent: as many threads as a processor holds, each two rows at a time.
-constexpr RowLayout pointwise_layout(int values) { return {values, kRowThreads, 2, 8}; }
+constexpr RowLayout pointwise_layout(int values) { return {values, 2, 8}; }
 
 // Neighbours in a warp read neighbouring bytes: rows are dense, so where one has fewer vectors than a warp
 // has threads, the warp goes on in the next row.
 inline Grid row_grid(int64_t rows, int64_t channels, const RowLayout& layout, const Target& target) {
   const int64_t across = ceil_div<int64_t>(channels, layout.values);
-  const int64_t groups = ceil_div<int64_t>(across, layout.most_width);
+  const int64_t groups = ceil_div<int64_t>(across, kMostWidth);
   if (rows == 0 || across == 0) return {dim3(0), dim3(0)};
   const int width = static_cast<int>(ceil_div(across, groups)), height = kRowThreads / width;
   const int64_t at_once =

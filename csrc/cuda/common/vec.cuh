@@ -106,20 +106,7 @@ __device__ __forceinline__ void store(T* p, const Floats<kN>& x) {
   store_pack(p, pack<T>(x));
 }
 
-// fp32 in 16-byte accesses, however many there are.
-template <int kN>
-__device__ __forceinline__ void store_vector(float* p, const Floats<kN>& x) {
-  constexpr int kStep = kN % 4 == 0 ? 4 : 1;
-#pragma unroll
-  for (int i = 0; i < kN; i += kStep) {
-    Pack<float, kStep> part;
-#pragma unroll
-    for (int j = 0; j < kStep; ++j) part.v[j] = x[i + j];
-    store_pack(p + i, part);
-  }
-}
-
-// Per-channel fp32, kN at a time.
+// kN fp32 in 16-byte accesses, however many there are.
 template <int kN>
 __device__ __forceinline__ Floats<kN> load_vector(const float* p) {
   Floats<kN> out;
@@ -131,6 +118,54 @@ __device__ __forceinline__ Floats<kN> load_vector(const float* p) {
     for (int j = 0; j < kStep; ++j) out[i + j] = part.v[j];
   }
   return out;
+}
+
+// Per-channel vectors into registers, kN channels a thread; every thread of the block must call. Eight fp32
+// are 32 bytes: a warp that read them in 16-byte halves would fetch each sector twice, so they go through
+// shared memory.
+template <int kN, int kCount>
+__device__ __forceinline__ void load_vectors(
+    const RowWalk& walk, int64_t channels, const float* const (&from)[kCount], Floats<kN> (&to)[kCount]) {
+  if constexpr (kN == 8) {
+    __shared__ float staged[kCount][kMostWidth * kN];
+    const int64_t first = static_cast<int64_t>(blockIdx.y) * blockDim.x * kN;
+    const int here = static_cast<int>(min(static_cast<int64_t>(blockDim.x * kN), channels - first));
+#pragma unroll
+    for (int v = 0; v < kCount; ++v)
+      for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < here; i += blockDim.x * blockDim.y)
+        staged[v][i] = __ldg(from[v] + first + i);
+    __syncthreads();
+#pragma unroll
+    for (int v = 0; v < kCount; ++v) {
+#pragma unroll
+      for (int i = 0; i < kN; ++i) to[v][i] = staged[v][threadIdx.x * kN + i];
+    }
+  } else if (walk.active) {
+#pragma unroll
+    for (int v = 0; v < kCount; ++v) to[v] = load<float, kN>(from[v] + walk.channel);
+  }
+}
+
+// The other way: what the threads of row 0 hold becomes `to`, per channel. Every thread of the block must
+// call.
+template <int kN>
+__device__ __forceinline__ void store_vector(
+    const RowWalk& walk, int64_t channels, const Floats<kN>& from, float* to) {
+  if constexpr (kN == 8) {
+    __shared__ float staged[kMostWidth * kN];
+    const int64_t first = static_cast<int64_t>(blockIdx.y) * blockDim.x * kN;
+    const int here = static_cast<int>(min(static_cast<int64_t>(blockDim.x * kN), channels - first));
+    __syncthreads();
+    if (threadIdx.y == 0) {
+#pragma unroll
+      for (int i = 0; i < kN; ++i) staged[threadIdx.x * kN + i] = from[i];
+    }
+    __syncthreads();
+    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < here; i += blockDim.x * blockDim.y)
+      to[first + i] = staged[i];
+  } else if (threadIdx.y == 0 && walk.active) {
+    store<float, kN>(to + walk.channel, from);
+  }
 }
 
 }  // namespace fusedres::cuda
