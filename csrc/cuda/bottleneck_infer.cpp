@@ -28,7 +28,7 @@ void check_skip(const char* name, const Ints& got, const Ints& out) {
 }
 
 // Tiles cover the map with pixels to spare. Computing those costs more than memory traffic saves where they
-// are many: a bottleneck of stage 1 in one launch moves 0.4 of the bytes of its three convolutions.
+// are many: a bottleneck of stage 1 in one launch moves half the bytes of its three convolutions.
 bool tiles_fit(const Tensor& x) {
   constexpr double kLeastUsed = 0.6;
   const int64_t rows = ceil_div<int64_t>(x.size(2), kBottleneckTile) * kBottleneckTile;
@@ -55,10 +55,13 @@ Tensor weight_rows(const Tensor& w, const Target& target) {
   const int rows = static_cast<int>(w.size(0)), depth = static_cast<int>(w.size(1));
   const int taps_w = static_cast<int>(w.size(3)), taps = static_cast<int>(w.size(2)) * taps_w;
   Tensor packed = empty(w, {rows, taps, depth}, w.scalar_type());
-  const PackWeightsParams pack{
-      w.data_ptr(), w.stride(0), w.stride(1), w.stride(2), w.stride(3), packed.data_ptr(),
-      rows,         taps,        taps_w,      depth,       rows,        depth,
-      rows,         depth,       false};
+  PackWeightsParams pack{};
+  pack.weight = w.data_ptr(), pack.packed = packed.data_ptr();
+  pack.stride_k = w.stride(0), pack.stride_c = w.stride(1);
+  pack.stride_r = w.stride(2), pack.stride_s = w.stride(3);
+  pack.rows = pack.block_rows = pack.group_rows = rows;
+  pack.packed_depth = pack.block_depth = pack.group_depth = depth;
+  pack.taps = taps, pack.taps_w = taps_w;
   dispatch_element(w, [&](auto element) { launch_pack_weights<decltype(element)>(pack, target); });
   return packed;
 }

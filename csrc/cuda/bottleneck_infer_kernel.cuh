@@ -98,14 +98,6 @@ __device__ __forceinline__ void add_inner(
   }
 }
 
-template <typename T>
-__device__ __forceinline__ uint4 rounded_relu(const Values<T>& v) {
-  uint32_t words[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = pack_halves_relu(v[2 * i], v[2 * i + 1], T{});
-  return {words[0], words[1], words[2], words[3]};
-}
-
 // relu(affine(sums)) into the intermediate; pixels for which `inside` is false become zero, which is what the
 // 3 x 3 shall find beyond the image.
 template <typename Traits, typename Inside>

@@ -9,8 +9,10 @@
 namespace fusedres::cuda {
 namespace {
 
-constexpr const char* op = "conv_wgrad";
+constexpr const char* kOp = "conv_wgrad";
 constexpr int64_t kLargest = 2147483647;
+constexpr int64_t kMostPixels =
+    kLargest - (int64_t{1} << 22);   // parts of whole stages may end beyond the last
 constexpr int kStagePixels = 32;     // parts are whole stages of the kernel
 constexpr int kFewestPixels = 256;   // a part's, for its share of the parts to be small beside its operands
 constexpr int kReduceValues = 2048;  // see conv_wgrad_reduce_kernel
@@ -33,23 +35,27 @@ struct Geometry {
 };
 
 void check_geometry(const Tensor& x, const Tensor& dz, const Geometry& g) {
-  STD_TORCH_CHECK(g.w_shape.size() == 4, op, ": `w_shape` must have 4 entries; got ", g.w_shape.size());
+  STD_TORCH_CHECK(g.w_shape.size() == 4, kOp, ": `w_shape` must have 4 entries; got ", g.w_shape.size());
   STD_TORCH_CHECK(
-      g.groups > 0 && x.size(1) == g.group_channels() * g.groups && g.outputs() % g.groups == 0, op,
+      g.groups > 0 && x.size(1) == g.group_channels() * g.groups && g.outputs() % g.groups == 0, kOp,
       ": `groups` must divide the channels into those of `w_shape`, ", g.group_channels(), "; got ", g.groups,
       " groups of ", x.size(1), " channels and ", g.outputs(), " outputs");
   Ints expected{x.size(0), g.outputs(), 0, 0};
   for (int i = 0; i < 2; ++i) {
+    STD_TORCH_CHECK(
+        g.stride[i] > 0 && g.dilation[i] > 0 && g.padding[i] >= 0, kOp,
+        ": `stride` and `dilation` must be positive and `padding` must not be negative; got ", g.stride[i],
+        ", ", g.dilation[i], " and ", g.padding[i]);
     const int64_t reach = g.dilation[i] * (g.w_shape[2 + i] - 1) + 1;
     expected[2 + i] = (x.size(2 + i) + 2 * g.padding[i] - reach) / g.stride[i] + 1;
   }
-  check_shape(op, "dz", dz, expected);
+  check_shape(kOp, "dz", dz, expected);
 }
 
 // A kernel numbers pixels and columns in 32 bits (offsets in bytes have 64).
 bool numbers_fit(const Tensor& x, const Tensor& dz, const Geometry& g) {
-  return rows_of(x) <= kLargest && rows_of(dz) <= kLargest - 4 * kStagePixels &&
-         g.group_channels() * g.taps() <= kLargest && g.groups <= kMostOfGrid;
+  return rows_of(x) <= kLargest && rows_of(dz) <= kMostPixels && g.group_channels() * g.taps() <= kLargest &&
+         g.groups <= kMostOfGrid;
 }
 
 struct Tile {
@@ -58,9 +64,11 @@ struct Tile {
 };
 constexpr Tile kTiles[] = {{128, 128, 2}, {64, 128, 2}, {64, 64, 4}};
 
+// The largest tile that leaves no more of itself empty than the smallest one would.
 WgradTile choose_tile(int64_t group_outputs, int64_t columns, bool large) {
-  if (!large || columns <= 64) return WgradTile::k64x64;
-  return group_outputs <= 64 ? WgradTile::k64x128 : WgradTile::k128x128;
+  const auto padded = [](int64_t size, int64_t tile) { return ceil_div(size, tile) * tile; };
+  if (!large || padded(columns, 128) > padded(columns, 64)) return WgradTile::k64x64;
+  return padded(group_outputs, 128) > padded(group_outputs, 64) ? WgradTile::k64x128 : WgradTile::k128x128;
 }
 
 // Parts of whole stages, so many that the device is full once.
@@ -125,23 +133,23 @@ Tensor conv_wgrad(
     const Tensor& x, const Tensor& dz, const OptionalTensor& in_s, const OptionalTensor& in_t,
     const OptionalTensor& y, const OptionalTensor& p, const OptionalTensor& q, const OptionalTensor& r,
     Ints w_shape, Ints stride, Ints padding, Ints dilation, int64_t groups) {
-  check_activation(op, "x", x);
-  check_activation(op, "dz", dz);
-  check_dtype(op, "dz", dz, x.scalar_type());
-  check_device(op, "dz", dz, x);
-  check_like(op, "y", y, dz);
+  check_activation(kOp, "x", x);
+  check_activation(kOp, "dz", dz);
+  check_dtype(kOp, "dz", dz, x.scalar_type());
+  check_device(kOp, "dz", dz, x);
+  check_like(kOp, "y", y, dz);
   STD_TORCH_CHECK(
       y.has_value() == q.has_value() && q.has_value() == r.has_value() && (p.has_value() || !q.has_value()),
-      op, ": `y`, `q` and `r` go together, with `p`; got y ", y.has_value(), ", p ", p.has_value(), ", q ",
+      kOp, ": `y`, `q` and `r` go together, with `p`; got y ", y.has_value(), ", p ", p.has_value(), ", q ",
       q.has_value(), ", r ", r.has_value());
-  STD_TORCH_CHECK(in_s.has_value() == in_t.has_value(), op, ": `in_s` and `in_t` go together; got only one");
+  STD_TORCH_CHECK(in_s.has_value() == in_t.has_value(), kOp, ": `in_s` and `in_t` go together; got only one");
   const Geometry g{w_shape, stride, padding, dilation, groups};
   check_geometry(x, dz, g);
-  const OnDevice device(op, x);
+  const OnDevice device(kOp, x);
   if ((x.scalar_type() == ScalarType::Float && !allow_tf32()) || device.facts().capability < kTensorCores ||
       !numbers_fit(x, dz, g)) {
     return std::get<0>(
-        call_library<Tensor>(op, x, dz, in_s, in_t, y, p, q, r, w_shape, stride, padding, dilation, groups));
+        call_library<Tensor>(kOp, x, dz, in_s, in_t, y, p, q, r, w_shape, stride, padding, dilation, groups));
   }
 
   Tensor dw = empty(x, w_shape, x.scalar_type());
@@ -149,9 +157,9 @@ Tensor conv_wgrad(
   const Target target = device.target();
   const Tensor kept_x = aligned(x), kept_dz = aligned(dz);
   const OptionalTensor kept_y = y.has_value() ? OptionalTensor(aligned(*y)) : y;
-  const ChannelVector vs(op, "in_s", in_s, x.size(1), x), vt(op, "in_t", in_t, x.size(1), x);
-  const ChannelVector vp(op, "p", p, w_shape[0], x), vq(op, "q", q, w_shape[0], x),
-      vr(op, "r", r, w_shape[0], x);
+  const ChannelVector vs(kOp, "in_s", in_s, x.size(1), x), vt(kOp, "in_t", in_t, x.size(1), x);
+  const ChannelVector vp(kOp, "p", p, w_shape[0], x), vq(kOp, "q", q, w_shape[0], x),
+      vr(kOp, "r", r, w_shape[0], x);
   dispatch_element(x, [&](auto element) {
     using T = decltype(element);
     if (rows_of(dz) == 0) {  // a sum of nothing

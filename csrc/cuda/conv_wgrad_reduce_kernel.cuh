@@ -13,7 +13,7 @@ constexpr int kWgradReduceValues = 2048;  // a block's, at most
 template <typename T>
 __global__ void __launch_bounds__(kWgradReduceThreads)
     conv_wgrad_reduce_kernel(const __grid_constant__ ConvWgradReduceParams p) {
-  __shared__ T tile[kWgradReduceValues];
+  __shared__ float tile[kWgradReduceValues];  // words: a column of 9 taps then lies in different banks
   const int first_channel = static_cast<int>(blockIdx.y) * p.tile_channels;
   const int first_tap = static_cast<int>(blockIdx.z) * p.tile_taps;
   const int channels = min(p.tile_channels, p.group_channels - first_channel);
@@ -28,11 +28,11 @@ __global__ void __launch_bounds__(kWgradReduceThreads)
     float sum = 0.0f;
 #pragma unroll 4
     for (int split = 0; split < p.splits; ++split, part += p.part_values) sum += *part;
-    tile[channel * taps + tap] = from_float<T>(sum);
+    tile[channel * taps + tap] = sum;
   }
   __syncthreads();
   T* const dw = static_cast<T*>(p.dw) + row + static_cast<int64_t>(first_channel) * p.taps + first_tap;
-  for (int i = threadIdx.x; i < channels * taps; i += kWgradReduceThreads) dw[i] = tile[i];
+  for (int i = threadIdx.x; i < channels * taps; i += kWgradReduceThreads) dw[i] = from_float<T>(tile[i]);
 }
 
 }  // namespace fusedres::cuda

@@ -1,4 +1,4 @@
-// The weight gradient's operands, formed chunk by chunk where they lie in shared memory.
+// Operands, formed chunk by chunk where they lie in shared memory.
 #pragma once
 
 #include "cuda/conv/chunk.cuh"
@@ -16,13 +16,9 @@ __device__ __forceinline__ uint32_t pack_halves_relu(float low, float high, Half
   return word;
 }
 
-// relu(x * scale + shift), rounded as if it had been written. For 16-bit values the ReLU is part of the
-// conversion: an eighth fewer instructions.
+// ReLU and rounding; for 16-bit values they are one instruction. NaN passes.
 template <typename T>
-__device__ __forceinline__ uint4 activated(uint4 chunk, const Values<T>& scale, const Values<T>& shift) {
-  Values<T> values = from_chunk<T>(chunk);
-#pragma unroll
-  for (int i = 0; i < kPerChunk<T>; ++i) values[i] = affine(values[i], scale[i], shift[i]);
+__device__ __forceinline__ uint4 rounded_relu(const Values<T>& values) {
   uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -33,6 +29,15 @@ __device__ __forceinline__ uint4 activated(uint4 chunk, const Values<T>& scale, 
     }
   }
   return {words[0], words[1], words[2], words[3]};
+}
+
+// relu(x * scale + shift), rounded as if it had been written.
+template <typename T>
+__device__ __forceinline__ uint4 activated(uint4 chunk, const Values<T>& scale, const Values<T>& shift) {
+  Values<T> values = from_chunk<T>(chunk);
+#pragma unroll
+  for (int i = 0; i < kPerChunk<T>; ++i) values[i] = affine(values[i], scale[i], shift[i]);
+  return rounded_relu<T>(values);
 }
 
 // p * dz + q * y + r: BatchNorm's input gradient.
