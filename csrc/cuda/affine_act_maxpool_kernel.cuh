@@ -1,5 +1,7 @@
 #pragma once
 
+#include <climits>
+
 #include "cuda/affine_act_maxpool.h"
 #include "cuda/common/rows.h"
 #include "cuda/common/vec.cuh"
@@ -44,32 +46,63 @@ struct PoolColumn {
       const T* y = k.y + ((image * k.shape.height + h) * k.shape.width + w) * k.shape.channels + channel;
       const Floats<kN> x = cuda::load<T, kN>(y);
 #pragma unroll
-      for (int i = 0; i < kN; ++i) row[r][i] = rounded_to<T>(relu(affine(x[i], scale[i], shift[i])));
+      for (int i = 0; i < kN; ++i)
+        row[r][i] = rounded_to<T>(relu(affine(x[i], scale[i], shift[i])) + 0.0f);  // no -0
     }
   }
 };
 
-// The first maximum in row-major order, NaN above everything, as torch.
+// A window's maximum and its place.
+struct Pooled {
+  float most;
+  int place;
+};
+
+// The first maximum in row-major order, NaN above everything, as torch. values[r][s] is at place 3 * r + s.
+__device__ __forceinline__ Pooled first_maximum(const float (&values)[3][3]) {
+  Pooled best{-INFINITY, 0};
+#pragma unroll
+  for (int place = 0; place < 9; ++place) {
+    const float value = values[place / 3][place % 3];
+    const bool better = value > best.most || isnan(value);
+    best.most = better ? value : best.most;
+    best.place = better ? place : best.place;
+  }
+  return best;
+}
+
+// The same where the low four bits of every value are 0, as those of a 16-bit type are: the bits of values
+// that are not negative are ordered like the values (and those of -infinity are below), so one integer
+// maximum finds value and place, in two instructions a value instead of four. Places count down: the first of
+// equals is the largest.
+__device__ __forceinline__ Pooled first_maximum_of_short(const float (&values)[3][3]) {
+  constexpr int kInfinity = 0x7f800000, kLast = 8;
+  int best = INT_MIN;
+#pragma unroll
+  for (int place = 0; place < 9; ++place) {
+    const int key = __float_as_int(values[place / 3][place % 3]) | (kLast - place);
+    best = max(best, key);
+  }
+  if (best > (kInfinity | kLast)) return first_maximum(values);  // of NaN the last wins
+  return {__int_as_float(best & ~15), kLast - (best & 15)};
+}
+
 template <typename T, int kN>
 __device__ __forceinline__ void pool(
     const PoolColumn<T, kN>& left, const PoolColumn<T, kN>& middle, const PoolColumn<T, kN>& right,
-    Floats<kN>& best, Pack<uint8_t, kN>& index) {
+    Floats<kN>& most, Pack<uint8_t, kN>& index) {
 #pragma unroll
   for (int i = 0; i < kN; ++i) {
-    float most = -INFINITY;
-    int place = 0;
+    float values[3][3];
 #pragma unroll
     for (int r = 0; r < 3; ++r) {
-      const float values[3] = {left.row[r][i], middle.row[r][i], right.row[r][i]};
-#pragma unroll
-      for (int s = 0; s < 3; ++s) {
-        const bool better = values[s] > most || isnan(values[s]);
-        most = better ? values[s] : most;
-        place = better ? 3 * r + s : place;
-      }
+      values[r][0] = left.row[r][i];
+      values[r][1] = middle.row[r][i];
+      values[r][2] = right.row[r][i];
     }
-    best[i] = most;
-    index.v[i] = static_cast<uint8_t>(place);
+    const Pooled best = sizeof(T) == 2 ? first_maximum_of_short(values) : first_maximum(values);
+    most[i] = best.most;
+    index.v[i] = static_cast<uint8_t>(best.place);
   }
 }
 

@@ -87,7 +87,9 @@ class TestRefused:
         """More blocks than a grid has: the error of the call that launched, and not of the next."""
         channels = 2**16 * 256 + 1
         a, ones = activation(1, channels, 1, 1), torch.ones(channels).cuda()
-        with pytest.raises(RuntimeError, match=r"affine_add_act: launch failed: cudaErrorInvalidConfiguration"):
+        with pytest.raises(
+            RuntimeError, match=r"affine_add_act: launch failed: cudaErrorInvalidConfiguration"
+        ):
             run(a, ones, ones)
         assert run(activation(1, 8, 2, 2), vector(8), vector(8)).shape == (1, 8, 2, 2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 
@@ -32,7 +31,7 @@ def serves(archs: str, capability: tuple[int, int]) -> bool:
 
 
 @functools.cache
-def _lacks_kernels(index: int | None) -> str | None:
+def _answer(index: int | None) -> str | None:
     capability = torch.cuda.get_device_capability(index)
     archs: str = load_extension("_C_cuda").cuda_archs()
     if serves(archs, capability):
@@ -43,6 +42,10 @@ def _lacks_kernels(index: int | None) -> str | None:
     )
 
 
-#: Why this build's kernels cannot run on GPU ``index`` (``None``: the current one), or ``None``.
-#: torch.compile takes the answer as a constant: it cannot trace the extension.
-lacks_kernels: Callable[[int | None], str | None] = torch.compiler.assume_constant_result(_lacks_kernels)  # type: ignore[no-untyped-call]
+def lacks_kernels(index: int | None) -> str | None:
+    """Why this build's kernels cannot run on GPU ``index`` (``None``: the current one), or ``None``."""
+    return _answer(index)
+
+
+# torch.compile cannot trace the extension: it asks once, and takes the answer for a constant.
+torch.compiler.assume_constant_result(lacks_kernels)  # type: ignore[no-untyped-call]
