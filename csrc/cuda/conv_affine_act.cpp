@@ -31,7 +31,7 @@ Tensor conv_affine_act(
   const Tensor source = aligned(x);
   const OptionalTensor add = residual.has_value() ? OptionalTensor(aligned(*residual)) : residual;
   ConvPlan plan =
-      plan_forward(conv_shape(x_shape, w, g), {static_cast<int>(x.element_size())}, device.facts());
+      plan_forward(conv_shape(x_shape, w, g), {static_cast<int>(x.element_size()), 1, false}, device.facts());
   const Tensor weight = prepared_weight(w, plan, false, device.target());
   const Tensor partial = workspace(x, plan.partial_bytes());
   ConvParams& p = plan.params;

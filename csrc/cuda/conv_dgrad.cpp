@@ -70,7 +70,9 @@ std::tuple<Tensor, Tensor> conv_dgrad(
   std::vector<ConvPlan> plans;
   int64_t tiles = 0, partial_bytes = 0;
   for (int first = 0; first < gradient_classes(shape); first += kMaxClasses) {
-    plans.push_back(plan_gradient(shape, first, {static_cast<int>(dz.element_size())}, device.facts()));
+    plans.push_back(plan_gradient(
+        shape, first, {static_cast<int>(dz.element_size()), p.has_value() ? 2 : 1, p.has_value()},
+        device.facts()));
     tiles += plans.back().tiles;
     partial_bytes = std::max(partial_bytes, plans.back().partial_bytes());
   }

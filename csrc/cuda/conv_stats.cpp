@@ -33,8 +33,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_stats(
   const ChannelVector vshift(kOp, "in_shift", in_shift, x.size(1), x);
   Tensor y = empty_nhwc(x, y_shape, x.scalar_type());
   const Tensor source = aligned(x);
-  ConvPlan plan =
-      plan_forward(conv_shape(x_shape, w, g), {static_cast<int>(x.element_size())}, device.facts());
+  ConvPlan plan = plan_forward(
+      conv_shape(x_shape, w, g), {static_cast<int>(x.element_size()), 1, in_scale.has_value()},
+      device.facts());
   const int64_t channels = w.size(0);
   Tensor count = empty(x, {plan.tiles}), mean = empty(x, {plan.tiles, channels}),
          m2 = empty(x, {plan.tiles, channels});

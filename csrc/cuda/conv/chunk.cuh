@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/element.h"
 #include "cuda/common/vec.cuh"
@@ -57,14 +58,33 @@ __device__ __forceinline__ uint4 to_chunk(const Values<T>& values) {
   return {words[0], words[1], words[2], words[3]};
 }
 
-// Elements one by one, for channel counts that leave chunks unaligned; beyond `count` they are zero.
+// ReLU of every value; NaN passes. After rounding it is one instruction for two values, and the result is the
+// same.
 template <typename T>
-__device__ __forceinline__ uint4 gather_chunk(const T* from, int count) {
+__device__ __forceinline__ uint4 relu_chunk(uint4 chunk) {
+  uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(relu(__uint_as_float(words[i])));
+    } else if constexpr (std::is_same_v<T, Half>) {
+      asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(words[i]) : "r"(0));
+    } else {
+      asm("max.NaN.bf16x2 %0, %0, %1;" : "+r"(words[i]) : "r"(0));
+    }
+  }
+  return {words[0], words[1], words[2], words[3]};
+}
+
+// Elements one by one, for channel counts that leave chunks unaligned; before `first` and from `end` on they
+// are zero.
+template <typename T>
+__device__ __forceinline__ uint4 gather_chunk(const T* from, int first, int end) {
   uint4 chunk{0, 0, 0, 0};
   T* elements = reinterpret_cast<T*>(&chunk);
 #pragma unroll
   for (int i = 0; i < kPerChunk<T>; ++i) {
-    if (i < count) elements[i] = from[i];
+    if (i >= first && i < end) elements[i] = from[i];
   }
   return chunk;
 }
@@ -82,7 +102,7 @@ __device__ __forceinline__ void scatter_chunk(T* to, uint4 chunk, int count) {
 template <typename T>
 __device__ __forceinline__ uint4 load_chunk(const void* from, int64_t at, int count, bool aligned) {
   const T* source = static_cast<const T*>(from) + at;
-  return aligned ? __ldg(reinterpret_cast<const uint4*>(source)) : gather_chunk(source, count);
+  return aligned ? __ldg(reinterpret_cast<const uint4*>(source)) : gather_chunk(source, 0, count);
 }
 
 template <typename T>
@@ -99,14 +119,16 @@ __device__ __forceinline__ void store_chunk(void* to, int64_t at, uint4 chunk, i
 // chunk lies inside, on 16-byte addresses.
 template <typename T, bool kWhole>
 __device__ __forceinline__ Values<T> coefficients(const float* of, int channel, int count, float otherwise) {
-  if constexpr (kWhole)
+  if constexpr (kWhole) {
     return of == nullptr ? splat<kPerChunk<T>>(otherwise) : load_vector<kPerChunk<T>>(of + channel);
-  Values<T> values;
+  } else {
+    Values<T> values;
 #pragma unroll
-  for (int i = 0; i < kPerChunk<T>; ++i) {
-    values[i] = of != nullptr && i < count ? __ldg(of + channel + i) : otherwise;
+    for (int i = 0; i < kPerChunk<T>; ++i) {
+      values[i] = of != nullptr && i < count ? __ldg(of + channel + i) : otherwise;
+    }
+    return values;
   }
-  return values;
 }
 
 }  // namespace fusedres::cuda

@@ -71,11 +71,8 @@ struct AffineAct {
 #pragma unroll
       for (int i = 0; i < kPerChunk<T>; ++i) values[i] += more[i];
     }
-    if (p.affine.relu) {
-#pragma unroll
-      for (int i = 0; i < kPerChunk<T>; ++i) values[i] = relu(values[i]);
-    }
-    return to_chunk<T>(values);
+    const uint4 stored = to_chunk<T>(values);
+    return p.affine.relu ? relu_chunk<T>(stored) : stored;
   }
 
   __device__ void finish(const TilePlace&, float*) {}

@@ -55,35 +55,50 @@ __device__ __forceinline__ void gemm_mainloop(
   using Left = typename Traits::Left;
   using Right = typename Traits::Right;
   constexpr int kStages = Tile::kStages;
+  constexpr int kNothing = 1 << 30;  // a channel beyond all: copies zeros, of a stage that there is not
 
-  const Left left(p, c, place);
-  const Right right(p, place);
-  const uint32_t base = shared_address(shared);
   ReductionStep ahead(c, range.first, steps_a_tap, Traits::kDepth);
-  [[maybe_unused]] ReductionStep now = ahead;
+  Left left(p, c, place, ahead);
+  const int first_tap = c.weight_first + ahead.tap_h * c.weight_step_h + ahead.tap_w * c.weight_step_w;
+  Right right(p, place, first_tap, ahead.channel);
+  const uint32_t base = shared_address(shared);
+  [[maybe_unused]] int forming = ahead.channel;
 
-  const auto copy = [&](int piece, uint32_t stage, bool wanted) {
+  const auto copy = [&](int piece, uint32_t stage, int channel) {
     if (piece < Left::kPieces) {
-      left.copy(piece, ahead, stage, wanted);
+      left.copy(piece, channel, stage);
     } else if (piece < Traits::kPieces) {
-      const int tap = c.weight_first + ahead.tap_h * c.weight_step_h + ahead.tap_w * c.weight_step_w;
-      right.copy(piece - Left::kPieces, tap, ahead.channel, stage + Left::kBytes, wanted);
+      right.copy(piece - Left::kPieces, channel, stage + Left::kBytes);
     }
+  };
+  const auto advance = [&] {
+    const bool new_tap = ahead.advance(p, c, Traits::kDepth);
+    left.advance(ahead, new_tap);
+    int by = Traits::kDepth;
+    if (new_tap) {
+      int taps = c.weight_step_w;
+      if (ahead.tap_w == 0) taps += c.weight_step_h - c.taps_w * c.weight_step_w;
+      by += taps * p.weight_depth - steps_a_tap * Traits::kDepth;
+    }
+    right.advance(by);
   };
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) {
 #pragma unroll
     for (int piece = 0; piece < Traits::kPieces; ++piece) {
-      copy(piece, base + stage * Traits::kStageBytes, range.first + stage < range.last);
+      copy(
+          piece, base + stage * Traits::kStageBytes,
+          range.first + stage < range.last ? ahead.channel : kNothing);
     }
-    ahead.advance(p, c, Traits::kDepth);
+    advance();
     cp_async_commit();
   }
 
   const int warp = threadIdx.x / kWarpSize;
-  const uint32_t left_lane = Left::Layout::at(warp % Tile::kWarpsM * Tile::kWarpM + left_row(), left_chunk());
-  const uint32_t right_lane =
-      Left::kBytes + Right::Layout::at(warp / Tile::kWarpsM * Tile::kWarpN + right_row(), right_chunk());
+  const uint32_t left_lane =
+      kept(Left::Layout::at(warp % Tile::kWarpsM * Tile::kWarpM + left_row(), left_chunk()));
+  const uint32_t right_lane = kept(
+      Left::kBytes + Right::Layout::at(warp / Tile::kWarpsM * Tile::kWarpN + right_row(), right_chunk()));
   int reading = 0, writing = (kStages - 1) * Traits::kStageBytes;
   const auto next = [](int stage) {
     return stage == (kStages - 1) * Traits::kStageBytes ? 0 : stage + Traits::kStageBytes;
@@ -91,11 +106,11 @@ __device__ __forceinline__ void gemm_mainloop(
   for (int step = range.first; step < range.last; ++step) {
     cp_async_wait<kStages - 2>();
     if constexpr (Traits::Prologue::kForms) {
-      left.form(now, place, shared + reading);
-      now.advance(p, c, Traits::kDepth);
+      left.form(forming, shared + reading);
+      forming = forming + Traits::kDepth < p.depth ? forming + Traits::kDepth : 0;
     }
     __syncthreads();  // the stage is there for all, and all have read the one that is written next
-    const bool wanted = step + kStages - 1 < range.last;
+    const int channel = step + kStages - 1 < range.last ? ahead.channel : kNothing;
     const uint32_t stage = base + reading;
 #pragma unroll
     for (int k = 0; k < Tile::kSteps; ++k) {
@@ -106,11 +121,11 @@ __device__ __forceinline__ void gemm_mainloop(
           [&](int i) {
 #pragma unroll
             for (int j = 0; j < Traits::kPiecesPerSlot; ++j) {
-              copy((k * Tile::kMmasM + i) * Traits::kPiecesPerSlot + j, base + writing, wanted);
+              copy((k * Tile::kMmasM + i) * Traits::kPiecesPerSlot + j, base + writing, channel);
             }
           });
     }
-    ahead.advance(p, c, Traits::kDepth);
+    advance();
     cp_async_commit();
     reading = next(reading);
     writing = next(writing);

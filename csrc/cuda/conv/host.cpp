@@ -85,7 +85,10 @@ ConvShape conv_shape(const Ints& x_shape, const Tensor& w, const ConvGeometry& g
 
 Tensor prepared_weight(const Tensor& w, const ConvPlan& plan, bool gradient, const Target& target) {
   const ConvParams& p = plan.params;
-  if (!gradient && p.weight_depth == p.depth && lies_as_rows(w) && is_aligned(w.data_ptr())) return w;
+  const bool merged = p.depth != plan.group_depth;
+  if (!gradient && !merged && !p.flat && p.weight_depth == p.depth && lies_as_rows(w) &&
+      is_aligned(w.data_ptr()))
+    return w;
   const int rows = p.columns * plan.groups;
   Tensor packed = empty(w, {rows, p.taps, p.weight_depth}, w.scalar_type());
   PackWeightsParams pack{};
@@ -99,8 +102,11 @@ Tensor prepared_weight(const Tensor& w, const ConvPlan& plan, bool gradient, con
   pack.taps = p.taps;
   pack.taps_w = static_cast<int>(w.size(3));
   pack.packed_depth = p.weight_depth;
-  pack.block_rows = pack.group_rows = p.columns;
-  pack.block_depth = pack.group_depth = p.depth;
+  pack.block_rows = p.columns;
+  pack.group_rows = plan.group_rows;
+  pack.block_depth = p.depth;
+  pack.group_depth = plan.group_depth;
+  if (p.flat) pack.flat_channels = plan.group_depth;
   pack.gradient = gradient;
   dispatch_element(w, [&](auto element) { launch_pack_weights<decltype(element)>(pack, target); });
   return packed;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/conv/gemm_kernel.cuh"
+#include "cuda/conv/patch_kernel.cuh"
 #include "cuda/conv/plan.h"
 #include "cuda/conv/tiles.cuh"
 
@@ -16,46 +17,66 @@ Grid conv_grid(const ConvPlan& plan, int splits, int shared_bytes) {
       dim3(Tile::kThreads), shared_bytes};
 }
 
-template <
-    typename T, typename Tile, Walk kWalk, typename Prologue, template <typename, typename> typename Epilogue>
-void launch_gemm(const char* name, const ConvPlan& plan, const Target& target) {
-  using Traits = GemmTraits<T, Tile, kWalk, Prologue, Epilogue>;
-  const int splits = plan.params.splits;
-  launch(
-      name, conv_gemm_kernel<Traits>, conv_grid<Tile>(plan, splits, Traits::kSharedBytes), target,
-      plan.params);
-}
+// A prologue and an epilogue over every kernel and tile there is. fp32 has no 128 x 128 tile: its products in
+// TF32 have half the rate, so that a tile half as large has as much to do for each byte.
+template <typename T, typename Prologue, template <typename, typename> typename Epilogue>
+struct ConvFamily {
+  const char* name;
+  const ConvPlan& plan;
+  const Target& target;
 
-// Every tile of a walk. fp32 has half the columns at most: its 128 x 128 tile would be a GEMM of 64 x 64 in
-// TF32.
-template <typename T, Walk kWalk, typename Prologue, template <typename, typename> typename Epilogue>
-void launch_tiles(const char* name, const ConvPlan& plan, const Target& target) {
-  if constexpr (kWalk == Walk::kPointwise && sizeof(T) == 2) {
-    if (plan.tile == ConvTile::k128x128) {
-      return launch_gemm<T, Tile128x128, kWalk, Prologue, Epilogue>(name, plan, target);
+  template <Walk kWalk, typename Tile>
+  void gemm() const {
+    using Traits = GemmTraits<T, Tile, kWalk, Prologue, Epilogue>;
+    const Grid grid = conv_grid<Tile>(plan, plan.params.splits, Traits::kSharedBytes);
+    launch(name, conv_gemm_kernel<Traits>, grid, target, plan.params);
+  }
+
+  template <typename Tile>
+  void patch() const {
+    using Traits = PatchTraits<T, Tile, Prologue, Epilogue>;
+    launch(name, conv_patch_kernel<Traits>, conv_grid<Tile>(plan, 1, plan.patch_bytes), target, plan.params);
+  }
+
+  void pointwise() const {
+    if constexpr (sizeof(T) == 2) {
+      if (plan.tile == ConvTile::k128x128) return gemm<Walk::kPointwise, Tile128x128>();
+    }
+    if (plan.tile == ConvTile::k128x64) return gemm<Walk::kPointwise, Tile128x64>();
+    gemm<Walk::kPointwise, Tile64x64>();
+  }
+
+  void patches() const {
+    if constexpr (sizeof(T) == 2) {
+      if (plan.tile == ConvTile::k128x128) return patch<Tile128x128>();
+    }
+    if (plan.tile == ConvTile::k128x64) return patch<Tile128x64>();
+    if (plan.tile == ConvTile::k128x32) return patch<Tile128x32>();
+    patch<Tile64x64>();
+  }
+
+  void taps() const {
+    if (plan.tile == ConvTile::k128x64) return gemm<Walk::kTaps, Tile128x64>();
+    gemm<Walk::kTaps, Tile64x64>();
+  }
+
+  void run() const {
+    switch (plan.kernel) {
+      case ConvKernel::kPointwise:
+        return pointwise();
+      case ConvKernel::kPatch:
+        return patches();
+      case ConvKernel::kTaps:
+        return taps();
+      case ConvKernel::kGathered:
+        return gemm<Walk::kGathered, Tile64x64>();
     }
   }
-  if constexpr (kWalk != Walk::kGathered) {
-    if (plan.tile == ConvTile::k128x64) {
-      return launch_gemm<T, Tile128x64, kWalk, Prologue, Epilogue>(name, plan, target);
-    }
-  }
-  launch_gemm<T, Tile64x64, kWalk, Prologue, Epilogue>(name, plan, target);
-}
+};
 
 template <typename T, typename Prologue, template <typename, typename> typename Epilogue>
 void launch_conv(const char* name, const ConvPlan& plan, const Target& target) {
-  switch (plan.kernel) {
-    case ConvKernel::kPointwise:
-      launch_tiles<T, Walk::kPointwise, Prologue, Epilogue>(name, plan, target);
-      break;
-    case ConvKernel::kTaps:
-      launch_tiles<T, Walk::kTaps, Prologue, Epilogue>(name, plan, target);
-      break;
-    case ConvKernel::kGathered:
-      launch_tiles<T, Walk::kGathered, Prologue, Epilogue>(name, plan, target);
-      break;
-  }
+  ConvFamily<T, Prologue, Epilogue>{name, plan, target}.run();
 }
 
 // The epilogue of a convolution whose reduction was split: only the 64 x 64 tile splits.

@@ -58,14 +58,24 @@ struct MaskParams {
   float* sums;
 };
 
-// Sizes of a patch in shared memory (see patch_source.cuh).
+// A patch in shared memory (see patch_source.cuh). While the taps of one chunk of channels are multiplied,
+// all but the last kPatchStages - 2 of them each bring kPatchSlotsPerTap slots of the next chunk's patch.
+constexpr int kSlotChunks = 4;
+constexpr int kSlotBytes = 16 * kSlotChunks;
+constexpr int kPatchStages = 3;  // of the ring of weights
+constexpr int kPatchSlotsPerTap = 64;
+constexpr int kMaxPatchTaps = 9;
+
+// In slots.
 struct PatchParams {
-  int step;        // source_step, 1 or 2: columns and rows are stored by parity, each in a plane of its own
-  int half;        // slots of a row that one column parity has
-  int pitch;       // slots of a row
-  int plane;       // slots of a row parity
-  int extra_rows;  // rows of an image's patch beyond its result rows
-  int slots;       // of a patch
+  int step;                          // source_step, 1 or 2: columns and rows are stored by parity
+  int half;                          // of a row that one column parity has
+  int pitch;                         // of a row
+  int plane;                         // of a row parity
+  int extra_rows;                    // rows of an image's patch beyond its result rows
+  int slots;                         // of a patch at most
+  uint32_t tap_word[kMaxPatchTaps];  // from the first tap to this one
+  int weight_step;                   // values of a weight row from tap to tap
 };
 
 struct ConvParams {
@@ -84,6 +94,7 @@ struct ConvParams {
   int source_step_h, source_step_w, out_step_h, out_step_w;
   int tiles_n;  // tiles of a group's columns
   int splits;
+  bool flat;         // a row of taps is one: its pixels' channels, which lie behind each other, are its depth
   bool aligned_out;  // rows of the result are whole 16-byte chunks on 16-byte addresses
   int classes;
   PixelClass pixel_class[kMaxClasses];
@@ -94,5 +105,14 @@ struct ConvParams {
   MaskParams mask;
   PatchParams patch;
 };
+
+// Of a patch kernel: the table of slots and `patches` buffers, then the ring of weights; or the results in
+// fp32.
+constexpr int patch_shared_bytes(int slots, int patches, int tile_m, int tile_n) {
+  const int pipeline =
+      slots * (static_cast<int>(sizeof(int)) + patches * kSlotBytes) + kPatchStages * tile_n * kSlotBytes;
+  const int results = tile_m * tile_n * static_cast<int>(sizeof(float));
+  return pipeline > results ? pipeline : results;
+}
 
 }  // namespace fusedres::cuda

@@ -5,7 +5,7 @@
 // first.
 #pragma once
 
-#include "cuda/conv/chunk.cuh"
+#include "cuda/conv/operand.cuh"
 #include "cuda/conv/params.h"
 
 namespace fusedres::cuda {
@@ -29,12 +29,7 @@ struct Activated {
         : scale(coefficients<T, kWhole>(p.scale, channel, count, 1.0f)),
           shift(coefficients<T, kWhole>(p.shift, channel, count, 0.0f)) {}
 
-    __device__ uint4 operator()(uint4 chunk, uint4) const {
-      Values<T> values = from_chunk<T>(chunk);
-#pragma unroll
-      for (int i = 0; i < kPerChunk<T>; ++i) values[i] = relu(affine(values[i], scale[i], shift[i]));
-      return to_chunk<T>(values);
-    }
+    __device__ uint4 operator()(uint4 chunk, uint4) const { return activated<T>(chunk, scale, shift); }
   };
 };
 
@@ -53,11 +48,7 @@ struct NormGradient {
           r(coefficients<T, kWhole>(given.shift, channel, count, 0.0f)) {}
 
     __device__ uint4 operator()(uint4 chunk, uint4 other) const {
-      Values<T> values = from_chunk<T>(chunk);
-      const Values<T> y = from_chunk<T>(other);
-#pragma unroll
-      for (int i = 0; i < kPerChunk<T>; ++i) values[i] = affine(values[i], p[i], r[i]) + y[i] * q[i];
-      return to_chunk<T>(values);
+      return output_gradient<T>(chunk, other, p, q, r);
     }
   };
 };

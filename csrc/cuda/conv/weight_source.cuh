@@ -10,35 +10,46 @@
 namespace fusedres::cuda {
 
 template <typename T, typename Tile>
-struct WeightSource {
+class WeightSource {
+ public:
   static constexpr int kChunks = Tile::kDepthBytes / kChunkBytes;
-  static constexpr int kRowsAtOnce =
-      Tile::kThreads / kChunks < Tile::kN ? Tile::kThreads / kChunks : Tile::kN;
+  static constexpr int kAllRows = Tile::kThreads / kChunks;
+  static constexpr int kRowsAtOnce = kAllRows < Tile::kN ? kAllRows : Tile::kN;
   static constexpr int kPieces = Tile::kN / kRowsAtOnce;
   static constexpr int kBytes = Tile::kN * Tile::kDepthBytes;
   using Layout = Swizzle<kChunks>;
   static_assert(Tile::kN % kRowsAtOnce == 0);
 
-  const ConvParams& p;
-  const int row = threadIdx.x / kChunks;
-  const int chunk = threadIdx.x % kChunks;
-  const T* from;  // the thread's chunk in its first row, at tap 0
-  int rows;       // of the operand that exist, from the thread's first one on
-
-  __device__ WeightSource(const ConvParams& p, const TilePlace& place)
-      : p(p), rows(p.columns - place.first_column - row) {
+  // `tap` and `channel` are those of the first stage.
+  __device__ WeightSource(const ConvParams& p, const TilePlace& place, int tap, int channel) {
+    const int row = threadIdx.x / kChunks, mine = threadIdx.x % kChunks * kPerChunk<T>;
+    const int64_t row_values = static_cast<int64_t>(p.taps) * p.weight_depth;
     const int64_t column = static_cast<int64_t>(place.group) * p.columns + place.first_column + row;
-    from = static_cast<const T*>(p.weight) + column * p.taps * p.weight_depth + chunk * kPerChunk<T>;
+    from_ = static_cast<const T*>(p.weight) + column * row_values + tap * p.weight_depth + channel + mine;
+    pass_ = kRowsAtOnce * row_values;
+    destination_ = kept(Layout::at(row, threadIdx.x % kChunks));
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const bool exists = row < kRowsAtOnce && place.first_column + row + i * kRowsAtOnce < p.columns;
+      below_[i] = exists ? p.weight_depth - mine : 0;
+    }
   }
 
-  // Issues one of kPieces copies: the channels from `channel` on of a tap.
-  __device__ void copy(int piece, int tap, int channel, uint32_t stage, bool wanted) const {
-    if (kRowsAtOnce * kChunks < Tile::kThreads && row >= kRowsAtOnce) return;
-    const int i = piece * kRowsAtOnce;
-    const bool valid = wanted && i < rows && channel + chunk * kPerChunk<T> < p.weight_depth;
-    const int64_t at = (static_cast<int64_t>(i) * p.taps + tap) * p.weight_depth + channel;
-    cp_async<16>(stage + Layout::at(row + i, chunk), from + at, valid);
+  // Issues one of kPieces copies, of the channels from `channel` on.
+  __device__ void copy(int piece, int channel, uint32_t stage) const {
+    if (kRowsAtOnce < kAllRows && threadIdx.x >= kRowsAtOnce * kChunks) return;
+    const uint32_t to = stage + destination_ + piece * kRowsAtOnce * Tile::kDepthBytes;
+    cp_async<16>(to, from_ + piece * pass_, channel < below_[piece]);
   }
+
+  // On by so many values of a weight row: taps lie behind each other in it.
+  __device__ void advance(int values) { from_ += values; }
+
+ private:
+  const T* from_;
+  int64_t pass_;
+  int below_[kPieces];  // the channels that a piece may begin at
+  uint32_t destination_;
 };
 
 }  // namespace fusedres::cuda

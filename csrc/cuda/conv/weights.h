@@ -17,6 +17,7 @@ struct PackWeightsParams {
   int rows, taps, taps_w, packed_depth;
   int block_rows, block_depth;
   int group_rows, group_depth;  // of the rows and of the source channels
+  int flat_channels;            // not 0: a tap is a row of taps, each of so many source channels
   bool gradient;                // rows are C, source channels K; else the other way
 };
 

@@ -11,13 +11,18 @@ constexpr int kPackTile = 32, kPackLines = 8;
 
 template <typename T>
 __device__ __forceinline__ T packed_value(const PackWeightsParams& p, int row, int depth, int tap) {
-  const int channel = row / p.block_rows * p.block_depth + depth;
+  int channel = row / p.block_rows * p.block_depth + depth, r = tap / p.taps_w, s = tap % p.taps_w;
   const int group = row / p.group_rows;
-  if (row >= p.rows || depth >= p.block_depth || channel / p.group_depth != group) return T{};
+  if (row >= p.rows || depth >= p.block_depth) return T{};
+  if (p.flat_channels > 0) {
+    r = tap;
+    s = depth / p.flat_channels;
+    channel = depth % p.flat_channels;
+  }
+  if (channel / p.group_depth != group) return T{};
   const int64_t k = p.gradient ? channel : row;
   const int64_t c = p.gradient ? row - group * p.group_rows : channel - group * p.group_depth;
-  return static_cast<const T*>(
-      p.weight)[k * p.stride_k + c * p.stride_c + tap / p.taps_w * p.stride_r + tap % p.taps_w * p.stride_s];
+  return static_cast<const T*>(p.weight)[k * p.stride_k + c * p.stride_c + r * p.stride_r + s * p.stride_s];
 }
 
 template <typename T>
