@@ -9,7 +9,7 @@ namespace fusedres::cuda {
 enum class Add { kNone, kIdentity, kAffine };
 
 template <typename T, int kN, Add kAdd, bool kRelu>
-__global__ void __launch_bounds__(kRowThreads) affine_add_act_kernel(const AffineAddActParams<T> k) {
+__global__ void __launch_bounds__(kRowThreads, 2) affine_add_act_kernel(const AffineAddActParams<T> k) {
   const RowWalk walk(k.channels, kN);
   constexpr int kVectors = kAdd == Add::kAffine ? 4 : 2;
   Floats<kN> vectors[kVectors];

@@ -17,7 +17,7 @@ __device__ __forceinline__ Floats<kN> input_gradient(
 }
 
 template <typename T, int kN>
-__global__ void __launch_bounds__(kRowThreads) bn_act_bwd_apply_kernel(const BnActBwdApplyParams<T> k) {
+__global__ void __launch_bounds__(kRowThreads, 2) bn_act_bwd_apply_kernel(const BnActBwdApplyParams<T> k) {
   const RowWalk walk(k.channels, kN);
   Floats<kN> v[3];
   load_vectors<kN>(walk, k.channels, {k.p, k.q, k.r}, v);
@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(kRowThreads) bn_act_bwd_apply_kernel(const BnA
 }
 
 template <typename T, int kN>
-__global__ void __launch_bounds__(kRowThreads) bn_act_bwd_apply_two_kernel(const BnActBwdApplyParams<T> k) {
+__global__ void __launch_bounds__(kRowThreads, 2)
+    bn_act_bwd_apply_two_kernel(const BnActBwdApplyParams<T> k) {
   const RowWalk walk(k.channels, kN);
   Floats<kN> v[6];
   load_vectors<kN>(walk, k.channels, {k.p, k.q, k.r, k.p2, k.q2, k.r2}, v);

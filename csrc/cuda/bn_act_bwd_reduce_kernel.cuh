@@ -9,7 +9,8 @@ namespace fusedres::cuda {
 constexpr int kReduceRows = 4;
 
 template <typename T, int kN, Mask kMask, int kDots>
-__global__ void __launch_bounds__(kRowThreads) bn_act_bwd_reduce_kernel(const BnActBwdReduceParams<T> k) {
+__global__ void __launch_bounds__(kRowThreads, kDots > 1 ? 1 : 2)
+    bn_act_bwd_reduce_kernel(const BnActBwdReduceParams<T> k) {
   constexpr bool kReadsY = kDots > 0 || kMask == Mask::kAffine;
   __shared__ BlockSums<kN, 1 + kDots> scratch[kRowThreads];
   const RowWalk walk(k.channels, kN);

@@ -34,7 +34,7 @@ __device__ __forceinline__ Moments<kN> moments_of(const Pack<T, kN> (&rows)[kRow
 }
 
 template <typename T, int kN>
-__global__ void __launch_bounds__(kRowThreads) bn_stats_kernel(const BnStatsParams<T> k) {
+__global__ void __launch_bounds__(kRowThreads, 2) bn_stats_kernel(const BnStatsParams<T> k) {
   __shared__ Moments<kN> scratch[kRowThreads];
   const RowWalk walk(k.channels, kN);
   Moments<kN> total = Moments<kN>::none();

@@ -36,7 +36,7 @@ def test_kernels_quick(emulator: Emulator) -> None:
 
 
 def test_gpu_files(emulator: Emulator) -> None:
-    emulator.pytest(*GPU_TESTS, timeout=1800, caching_allocator=True)
+    emulator.pytest("-m", "gpu and not slow", *GPU_TESTS, timeout=1800, caching_allocator=True)
 
 
 @pytest.mark.slow

@@ -130,6 +130,7 @@ __device__ __forceinline__ void load_vectors(
     __shared__ float staged[kCount][kMostWidth * kN];
     const int64_t first = static_cast<int64_t>(blockIdx.y) * blockDim.x * kN;
     const int here = static_cast<int>(min(static_cast<int64_t>(blockDim.x * kN), channels - first));
+    __syncthreads();  // an earlier call of the same kind may still be read
 #pragma unroll
     for (int v = 0; v < kCount; ++v)
       for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < here; i += blockDim.x * blockDim.y)
