@@ -62,7 +62,17 @@ struct Tile {
   int64_t outputs, columns;
   int blocks_a_processor;
 };
-constexpr Tile kTiles[] = {{128, 128, 2}, {64, 128, 2}, {64, 64, 4}};
+constexpr Tile kTiles[] = {{128, 128, 2}, {64, 128, 2}, {64, 64, 4}, {64, 32, 2}};
+
+// A 3 x 3 that keeps the size of a map whose rows are not too long for the ring, with channels to fill it.
+bool ring_serves(const Tensor& x, const Geometry& g) {
+  const Tile& tile = kTiles[static_cast<int>(WgradTile::kRing)];
+  const bool same_size =
+      g.w_shape[2] == 3 && g.w_shape[3] == 3 && g.stride == Ints{1, 1} && g.padding == g.dilation;
+  return same_size && x.scalar_type() != ScalarType::Float &&
+         g.padding[0] * x.size(3) + g.padding[1] <= kWgradMostHalo && g.group_channels() >= tile.columns &&
+         g.outputs() / g.groups >= tile.outputs;
+}
 
 // The largest tile that leaves no more of itself empty than the smallest one would.
 WgradTile choose_tile(int64_t group_outputs, int64_t columns, bool large) {
@@ -104,10 +114,12 @@ ConvWgradLaunch describe(const Tensor& x, const Tensor& dz, const Geometry& g, c
   call.whole_chunks = p.whole_outputs && p.group_channels % chunk == 0;
   call.same_pixels = g.same_pixels();
   call.groups = narrow(g.groups);
-  call.tile = choose_tile(p.group_outputs, p.columns, call.whole_chunks && chunk == 8);
+  const bool ring = call.whole_chunks && ring_serves(x, g);
+  call.tile =
+      ring ? WgradTile::kRing : choose_tile(p.group_outputs, p.columns, call.whole_chunks && chunk == 8);
   const Tile& tile = kTiles[static_cast<int>(call.tile)];
   p.tiles_k = narrow(ceil_div<int64_t>(p.group_outputs, tile.outputs));
-  call.tiles = narrow(p.tiles_k * ceil_div<int64_t>(p.columns, tile.columns));
+  call.tiles = narrow(p.tiles_k * ceil_div<int64_t>(ring ? p.group_channels : p.columns, tile.columns));
   split_pixels(call, tile, target);
   return call;
 }

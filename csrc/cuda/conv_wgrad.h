@@ -33,8 +33,12 @@ struct ConvWgradParams {
 // Operands that change as they are loaded: neither, dy alone, or x too.
 enum class WgradFormed { kNone, kGradient, kBoth };
 
-// A block's tile of the result: outputs x columns.
-enum class WgradTile { k128x128, k64x128, k64x64 };
+// A block's tile of the result: outputs x columns, or in the ring kernel outputs x channels with all nine
+// taps.
+enum class WgradTile { k128x128, k64x128, k64x64, kRing };
+
+// How many pixels of x the ring kernel holds before and after an output pixel, at most.
+constexpr int kWgradMostHalo = 64;
 
 struct ConvWgradLaunch {
   ConvWgradParams params;

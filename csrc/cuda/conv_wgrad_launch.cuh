@@ -4,6 +4,7 @@
 #include "cuda/conv_wgrad_any_kernel.cuh"
 #include "cuda/conv_wgrad_kernel.cuh"
 #include "cuda/conv_wgrad_reduce_kernel.cuh"
+#include "cuda/conv_wgrad_ring_kernel.cuh"
 
 namespace fusedres::cuda {
 
@@ -32,6 +33,26 @@ void launch_wgrad_tile(const ConvWgradLaunch& call, const Grid& grid, const Targ
   }
 }
 
+template <typename T, WgradFormed kFormed>
+void launch_wgrad_ring_formed(const ConvWgradLaunch& call, const Grid& grid, const Target& target) {
+  using Traits = WgradRingTraits<T, kFormed>;
+  Grid sized = grid;
+  sized.shared_bytes = Traits::kSharedBytes;
+  launch("conv_wgrad", conv_wgrad_ring_kernel<Traits>, sized, target, call.params);
+}
+
+template <typename T>
+void launch_wgrad_ring(const ConvWgradLaunch& call, const Grid& grid, const Target& target) {
+  switch (call.formed) {
+    case WgradFormed::kNone:
+      return launch_wgrad_ring_formed<T, WgradFormed::kNone>(call, grid, target);
+    case WgradFormed::kGradient:
+      return launch_wgrad_ring_formed<T, WgradFormed::kGradient>(call, grid, target);
+    case WgradFormed::kBoth:
+      return launch_wgrad_ring_formed<T, WgradFormed::kBoth>(call, grid, target);
+  }
+}
+
 template <typename T>
 void launch_conv_wgrad(const ConvWgradLaunch& call, const Target& target) {
   const Grid grid{
@@ -41,6 +62,7 @@ void launch_conv_wgrad(const ConvWgradLaunch& call, const Target& target) {
       dim3(kWgradThreads)};
   if (!call.whole_chunks) return launch("conv_wgrad", conv_wgrad_any_kernel<T>, grid, target, call.params);
   if constexpr (sizeof(T) == 2) {  // fp32's larger tiles would not fit twice, nor at all into 99 KB
+    if (call.tile == WgradTile::kRing) return launch_wgrad_ring<T>(call, grid, target);
     if (call.tile == WgradTile::k128x128) return launch_wgrad_tile<T, 128, 128>(call, grid, target);
     if (call.tile == WgradTile::k64x128) return launch_wgrad_tile<T, 64, 128>(call, grid, target);
   }

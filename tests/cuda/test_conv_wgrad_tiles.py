@@ -36,8 +36,23 @@ CASES = (
         Case(ConvShape("square", "", n=3, c=128, h=15, w=13, k=128, r=1), "full"),
     ),
     TileCase(
-        "128 x 128, taps on padding, columns past the last tile",
-        Case(ConvShape("taps", "", n=2, c=136, h=7, w=9, k=120, r=3, padding=1), "full"),
+        "128 x 128, taps on padding, columns past the last tile, stride 2",
+        Case(ConvShape("taps", "", n=2, c=136, h=7, w=9, k=120, r=3, stride=2, padding=1), "full"),
+    ),
+    TileCase(
+        "the ring: one row of pixels ahead, parts of several images, channels past the last tile",
+        Case(ConvShape("ring", "", n=9, c=40, h=8, w=9, k=72, r=3, padding=1), "full"),
+    ),
+    TileCase(
+        "the ring: long rows, two stages of pixels ahead",
+        Case(ConvShape("ring_rows", "", n=1, c=64, h=5, w=61, k=64, r=3, padding=1), "full"),
+    ),
+    TileCase(
+        "the ring: dilation, groups, operands as they are",
+        Case(
+            ConvShape("ring_groups", "", n=2, c=64, h=9, w=11, k=128, r=3, padding=2, dilation=2, groups=2),
+            "alone",
+        ),
     ),
     TileCase(
         "64 x 128: few outputs",
