@@ -1,7 +1,8 @@
 """Forward and gradient convolutions of ResNet-50's on the stand-in device, with the tiles of a large batch.
 
-Prints a line of JSON a call: what it must move and multiply. Run under ``python -m ptxemu run --counters FILE``
-on few processors, so that a small batch is laid out like a large one; test_conv_budgets.py compares.
+Prints a line of JSON a call: what it must move and multiply. Run under ``python -m ptxemu run`` with
+``--counters FILE``, on few processors, so that a small batch is laid out like a large one;
+test_conv_budgets.py compares.
 """
 
 from __future__ import annotations
