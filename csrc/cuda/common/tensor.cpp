@@ -129,6 +129,7 @@ ChannelVector::ChannelVector(
   const bool dense = given.stride == 1 || channels <= 1;
   kept_ = given.type == ParamType::kFloat ? *vector : torch::stable::to(*vector, ScalarType::Float);
   if (!dense) kept_ = torch::stable::contiguous(*kept_);
+  kept_ = aligned(*kept_);
 }
 
 }  // namespace fusedres::cuda

@@ -29,6 +29,12 @@ struct Sharing {
         channel(place.group * p.columns + place.first_column + chunk * kPerChunk<T>),
         count(min(kPerChunk<T>, p.columns - place.first_column - chunk * kPerChunk<T>)) {}
 
+  // Per-channel parameters of the chunk; `otherwise` where there are none.
+  __device__ Values<T> vector(const ConvParams& p, const float* of, float otherwise) const {
+    if (p.aligned_out && count > 0) return coefficients<T, true>(of, channel, count, otherwise);
+    return coefficients<T, false>(of, channel, count, otherwise);
+  }
+
   // How many of the rows that start at `first` one thread sees.
   __device__ int rows_of(int first) const { return first < rows ? (rows - 1 - first) / kRowsAtOnce + 1 : 0; }
 };
@@ -60,8 +66,8 @@ struct AffineAct {
   __device__ AffineAct(const ConvParams& p, const Sharing<T, Tile>& mine)
       : p(p),
         mine(mine),
-        scale(coefficients<T, false>(p.affine.scale, mine.channel, mine.count, 1.0f)),
-        shift(coefficients<T, false>(p.affine.shift, mine.channel, mine.count, 0.0f)) {}
+        scale(mine.vector(p, p.affine.scale, 1.0f)),
+        shift(mine.vector(p, p.affine.shift, 0.0f)) {}
 
   __device__ uint4 row(Values<T> values, int64_t at) {
 #pragma unroll
@@ -151,9 +157,9 @@ struct MaskedGradient {
   __device__ MaskedGradient(const ConvParams& p, const Sharing<T, Tile>& mine)
       : p(p),
         mine(mine),
-        scale(coefficients<T, false>(p.mask.scale, mine.channel, mine.count, 1.0f)),
-        shift(coefficients<T, false>(p.mask.shift, mine.channel, mine.count, 0.0f)),
-        mean(coefficients<T, false>(p.mask.mean, mine.channel, mine.count, 0.0f)) {}
+        scale(mine.vector(p, p.mask.scale, 1.0f)),
+        shift(mine.vector(p, p.mask.shift, 0.0f)),
+        mean(mine.vector(p, p.mask.mean, 0.0f)) {}
 
   __device__ uint4 row(Values<T> values, int64_t at) {
     if (p.add != nullptr) {
