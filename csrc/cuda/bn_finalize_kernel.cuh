@@ -34,7 +34,7 @@ __device__ __forceinline__ void normalise(
 }
 
 template <int kN>
-__global__ void __launch_bounds__(kFinalizeHeight* kFinalizeChannels / kN, 1)
+__global__ void __launch_bounds__(kFinalizeHeight* kFinalizeChannels / 4)
     bn_finalize_kernel(const BnFinalizeParams k) {
   extern __shared__ char shared[];
   const int64_t channel = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kN;

@@ -1,4 +1,4 @@
-"""Every set of arguments on channels that are read 16 bytes at a time; the rules' odd shape is read one by one."""
+"""Every set of arguments on channels read 16 bytes at a time; the rules' odd shape goes value by value."""
 
 from __future__ import annotations
 
