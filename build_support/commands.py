@@ -15,6 +15,9 @@ from build_support.plan import ISA_FLAGS, BuildPlan, cpu_sources, cuda_sources, 
 
 CONFIG_FILE = "_build_config.json"
 
+#: -lineinfo: profilers and tools/ptxemu name source lines; it does not change the code.
+NVCC_FLAGS = ("-O3", "-std=c++20", "-lineinfo")
+
 
 def build_py_command(plan: BuildPlan) -> type[build_py]:
     """``build_py`` that also writes what was resolved, for ``fusedres.build_info()``."""
@@ -27,6 +30,18 @@ def build_py_command(plan: BuildPlan) -> type[build_py]:
             (package / CONFIG_FILE).write_text(json.dumps(asdict(plan), indent=2) + "\n")
 
     return BuildPy
+
+
+def passes(sources: list[str]) -> dict[str, list[str]]:
+    """Sources by what they are compiled with: each ISA's in link order, then nvcc's.
+
+    nvcc's are apart because ``op.cpp`` and ``op.cu`` would make the same object file.
+    """
+    groups = {
+        isa: [s for s in sources if isa_of(s) == isa and not s.endswith(".cu")] for isa in ("", *ISA_FLAGS)
+    }
+    groups["nvcc"] = [s for s in sources if s.endswith(".cu")]
+    return {name: chosen for name, chosen in groups.items() if chosen}
 
 
 def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extension], dict[str, Any]]:
@@ -55,8 +70,8 @@ def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extensio
                 "fusedres._C_cuda",
                 cuda_sources(root),
                 extra_compile_args={
-                    "cxx": [*plan.cxx_flags, "-DUSE_CUDA"],
-                    "nvcc": ["-O3", "-std=c++20", "-DUSE_CUDA", "-lineinfo"],
+                    "cxx": [*plan.cxx_flags, "-DUSE_CUDA", f'-DFUSEDRES_CUDA_ARCHS="{plan.cuda_archs}"'],
+                    "nvcc": list(NVCC_FLAGS),
                 },
                 library_dirs=list(plan.cuda_library_dirs),
                 **common,
@@ -77,13 +92,11 @@ def extensions(plan: BuildPlan, root: Path, machine: str) -> tuple[list[Extensio
             def compile_by_isa(sources: list[str], output_dir: str, **kwargs: Any) -> list[str]:
                 postargs = kwargs.pop("extra_postargs")
                 objects: list[str] = []
-                for isa in ("", *ISA_FLAGS):
-                    chosen = [source for source in sources if isa_of(source) == isa]
-                    if chosen:
-                        flags = {**postargs, "cxx": [*postargs["cxx"], *ISA_FLAGS.get(isa, ())]}
-                        # A directory an ISA, because each pass writes its own build.ninja.
-                        folder = os.path.join(output_dir, isa.strip("_") or "baseline")
-                        objects += compile_one_isa(chosen, output_dir=folder, extra_postargs=flags, **kwargs)
+                for group, chosen in passes(sources).items():
+                    flags = {**postargs, "cxx": [*postargs["cxx"], *ISA_FLAGS.get(group, ())]}
+                    # A directory a pass, because each writes its own build.ninja.
+                    folder = os.path.join(output_dir, group.strip("_") or "baseline")
+                    objects += compile_one_isa(chosen, output_dir=folder, extra_postargs=flags, **kwargs)
                 return objects
 
             self.compiler.compile = compile_by_isa

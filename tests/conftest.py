@@ -12,6 +12,13 @@ import torch
 import fusedres  # noqa: F401  (registers the back-ends)
 from fusedres.ops._dispatch import BACKENDS
 
+#: Whether this process has the stand-in device of tools/ptxemu for a GPU (tests/cuda/test_emulated.py).
+EMULATED = "PTXEMU_ROOT" in os.environ
+if EMULATED:
+    import ptxemu.torch_mock
+
+    ptxemu.torch_mock.install()  # torch's own CUDA kernels have no PTX: they run on the host
+
 #: Where a back-end's tensors live; any other back-end's are on the CPU.
 BACKEND_DEVICES = {"cuda": "cuda", "triton": "cuda"}
 if os.environ.get("TRITON_INTERPRET") == "1":  # tests/triton/test_interpreter.py starts such a process

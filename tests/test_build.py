@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from build_support import cuda, plan
+from build_support.commands import passes
 from fusedres._build import build_info, extension_missing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,6 +135,15 @@ class TestSources:
     def test_of_an_x86_isa_are_left_out_elsewhere(self) -> None:
         paths = plan.cpu_sources(ROOT, "aarch64")
         assert paths and all(plan.isa_of(path) == "" for path in paths)
+
+    def test_are_compiled_in_a_pass_a_compiler(self) -> None:
+        """op.cpp and op.cu would make one object file."""
+        sources = ["cuda/op.cpp", "cuda/op.cu", "cpu/k_avx2.cpp", "cpu/k.cpp"]
+        assert passes(sources) == {
+            "": ["cuda/op.cpp", "cpu/k.cpp"],
+            "_avx2": ["cpu/k_avx2.cpp"],
+            "nvcc": ["cuda/op.cu"],
+        }
 
     def test_of_cuda_are_none_without_a_kernel(self, tmp_path: Path) -> None:
         folder = tmp_path / "csrc" / "cuda"

@@ -1,8 +1,6 @@
 #include "cpu/tensor.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <sstream>
 
 #include "cpu/pages.h"
@@ -26,17 +24,6 @@ bool is_channels_last(const Tensor& x) {
     expected *= x.size(dimension);
   }
   return true;
-}
-
-float half_to_float(uint16_t half) {
-  const int sign = half >> 15, exponent = (half >> 10) & 31, mantissa = half & 1023;
-  float value;
-  if (exponent == 31) {
-    value = mantissa ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
-  } else {
-    value = exponent ? std::ldexp(1024.0f + mantissa, exponent - 25) : std::ldexp(float(mantissa), -24);
-  }
-  return sign ? -value : value;
 }
 
 }  // namespace
@@ -113,7 +100,7 @@ ChannelVector::ChannelVector(const char* op, const char* name, const OptionalTen
         converted_[c] = to_float(data<BFloat16>(*vector)[at]);
         break;
       case ScalarType::Half:
-        converted_[c] = half_to_float(data<uint16_t>(*vector)[at]);
+        converted_[c] = to_float(data<Half>(*vector)[at]);
         break;
       default:
         STD_TORCH_CHECK(

@@ -53,6 +53,18 @@ class TestAffineActMaxpool(KernelRules):
         _, index = fusedres.ops.affine_act_maxpool(y, s, t, backend=backend)
         assert index[0, 0, 0, 0] == 4, "the window's first pixel inside the map"
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+    def test_nan_is_above_everything(self, dtype: torch.dtype, backend: str, device: torch.device) -> None:
+        """Of several in a window the last is chosen, as torch does; -0 is no less than 0."""
+        y = torch.randn(1, 8, 5, 5).to(dtype)
+        y[0, :, 2, 2], y[0, :, 3, 3], y[0, 1, 3, 2], y[0, 0, 0] = torch.nan, torch.nan, torch.inf, -0.0
+        y = y.to(device, memory_format=torch.channels_last)
+        s, t = torch.ones(8, device=device), torch.full((8,), -0.0, device=device)
+        out, index = fusedres.ops.affine_act_maxpool(y, s, t, backend=backend)
+        expected, first = baselines.affine_act_maxpool(y, s, t)
+        assert torch.equal(out.nan_to_num(7), expected.nan_to_num(7))
+        assert_same_bits(index, first, "index")
+
 
 class TestAffineActMaxpoolBwd(KernelRules):
     op = "affine_act_maxpool_bwd"

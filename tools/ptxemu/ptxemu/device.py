@@ -33,6 +33,8 @@ class DeviceOptions:
 
     Attributes:
         sm: compute capability without its dot, 80 or 90.
+        processors: streaming multiprocessors, None for those of an A100 or H100; with few a small launch is
+            laid out like a large one.
         race: report shared memory races.
         check_init: with `race`, report reads of shared memory that nothing wrote.
         seed: other than 0, randomises the order of warps.
@@ -44,6 +46,7 @@ class DeviceOptions:
     """
 
     sm: int = 90
+    processors: int | None = None
     race: bool = False
     check_init: bool = False
     seed: int = 0
@@ -105,6 +108,8 @@ def environment(
         TRITON_PTXAS_BLACKWELL_PATH=str(folder / "ptxas"),
         TRITON_LIBCUDA_PATH=str(folder),
     )
+    if options.processors is not None:
+        result["PTXEMU_PROCESSORS"] = str(options.processors)
     if options.counters:
         result["PTXEMU_COUNTERS"] = str(options.counters)
     if not options.caching_allocator:

@@ -109,6 +109,11 @@ static cudaError_t launch_kernel(Function *function, const LaunchConfig &config,
     fprintf(stderr, "[ptxemu] cannot run kernel %s: %s\n", function->name.c_str(), function->reason.c_str());
     return set_error(cudaErrorNoKernelImageForDevice);
   }
+  if (config.g.y > 65535 || config.g.z > 65535 || config.b.x * config.b.y * config.b.z > 1024) {
+    fprintf(stderr, "[ptxemu] kernel %s: grid (%u, %u, %u) of blocks (%u, %u, %u) is not possible\n",
+            function->name.c_str(), config.g.x, config.g.y, config.g.z, config.b.x, config.b.y, config.b.z);
+    return set_error(cudaErrorInvalidConfiguration);
+  }
   if (config.smem + kernel->shared_static > 48 * 1024 && (int)config.smem > function->max_dynamic_smem) {
     fprintf(stderr,
             "[ptxemu] kernel %s: %zu bytes of dynamic shared memory without "

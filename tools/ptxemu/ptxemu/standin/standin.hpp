@@ -46,7 +46,8 @@ static inline int setting(const char *name, int otherwise) {
 
 static inline int architecture() { return setting("PTXEMU_SM", 90); }
 
-static inline int sm_count() { return architecture() >= 90 ? 132 : 108; } // an H100's and an A100's
+// an H100's and an A100's
+static inline int sm_count() { return setting("PTXEMU_PROCESSORS", architecture() >= 90 ? 132 : 108); }
 
 static inline bool logging() { return setting("PTXEMU_LOG", 0) != 0; }
 

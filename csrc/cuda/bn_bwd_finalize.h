@@ -1,0 +1,22 @@
+// BatchNorm's parameter gradients, and p, q, r such that dy = p * dz + q * y + r.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/common/launch.h"
+#include "cuda/common/param.h"
+
+namespace fusedres::cuda {
+
+struct BnBwdFinalizeParams {
+  const float* sums;  // (2, channels): sum of dz, sum of dz * x_hat
+  Param gamma, mean, invstd;
+  float *dgamma, *dbeta, *p, *q, *r;
+  int64_t channels;
+  double values;  // a channel has
+  bool frozen;
+};
+
+void launch_bn_bwd_finalize(const BnBwdFinalizeParams& params, const Target& target);
+
+}  // namespace fusedres::cuda

@@ -1,0 +1,7 @@
+#include "cuda/conv_affine_act_launch.cuh"
+
+namespace fusedres::cuda {
+
+template void launch_conv_affine_act<BFloat16>(const ConvPlan&, const Target&);
+
+}  // namespace fusedres::cuda

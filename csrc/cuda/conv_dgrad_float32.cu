@@ -1,0 +1,7 @@
+#include "cuda/conv_dgrad_launch.cuh"
+
+namespace fusedres::cuda {
+
+template void launch_conv_dgrad<float>(const ConvPlan&, const Target&);
+
+}  // namespace fusedres::cuda

@@ -1,0 +1,81 @@
+"""The convolutions' registers, and the instructions of their main loops, in the library as it was built."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fusedres
+from fusedres._build import extension_missing
+from tests.compile.test_cuda import Usage, find_cuobjdump, resource_usage
+
+#: Two blocks of eight warps share a processor's 65536 registers.
+MOST_REGISTERS = 128
+
+#: The tile of eight warps, as the compiler spells it.
+LARGEST_TILE = "4TileILi128ELi128ELi64ELi32E"
+
+#: Instructions a matrix instruction, of a forward convolution without a prologue. A good library kernel has
+#: 3.1; a patch's fragments need an address each for every tap (docs/kernels.md).
+MOST_INSTRUCTIONS = {"conv_gemm_kernel": 3.5, "conv_patch_kernel": 4.0}
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    if reason := extension_missing("_C_cuda"):
+        pytest.skip(reason)
+    (found,) = Path(fusedres.__file__).parent.glob("_C_cuda.*so")
+    return found
+
+
+@pytest.fixture(scope="module")
+def kernels(library: Path) -> dict[str, Usage]:
+    return resource_usage(library)
+
+
+def instructions(library: Path, kernel: str) -> list[tuple[int, str]]:
+    """(address, text) of a kernel's SASS."""
+    command = [find_cuobjdump(), "-sass", "-fun", kernel, str(library)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.+?)\s*;", text, re.MULTILINE)
+    return [(int(address, 16), instruction) for address, instruction in found]
+
+
+def main_loop(code: list[tuple[int, str]]) -> list[str]:
+    """The shortest loop among those with most matrix instructions."""
+    best: tuple[int, int] = (0, 0)
+    body: list[str] = []
+    for end, instruction in code:
+        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", instruction)
+        if target is None or int(target[1], 16) > end:
+            continue
+        loop = [text for address, text in code if int(target[1], 16) <= address <= end]
+        rank = (sum("HMMA" in text for text in loop), -len(loop))
+        if rank > best:
+            best, body = rank, loop
+    return body
+
+
+def test_registers_of_the_largest_tile(kernels: dict[str, Usage]) -> None:
+    largest = {name: usage for name, usage in kernels.items() if LARGEST_TILE in name}
+    assert len(largest) >= 20, "both kernels, five prologues and epilogues, two dtypes"
+    excessive = {name: usage.registers for name, usage in largest.items() if usage.registers > MOST_REGISTERS}
+    assert not excessive, f"more than {MOST_REGISTERS} registers: {excessive}"
+
+
+@pytest.mark.parametrize("kernel", MOST_INSTRUCTIONS)
+def test_instructions_a_matrix_instruction(kernel: str, library: Path, kernels: dict[str, Usage]) -> None:
+    wanted = (kernel, LARGEST_TILE, "BFloat16", "3RawE", "AffineAct")
+    names = [name for name in kernels if all(part in name for part in wanted)]
+    assert len(names) == 1, names
+    loop = main_loop(instructions(library, names[0]))
+    products = [index for index, text in enumerate(loop) if "HMMA" in text]
+    assert len(products) == 32, f"{len(products)} matrix instructions: not the main loop of 64 × 32 a warp"
+    each = len(loop) / len(products)
+    assert each <= MOST_INSTRUCTIONS[kernel], f"{len(loop)} instructions for {len(products)} HMMA: {each:.2f}"
+    copies = [index for index, text in enumerate(loop) if "LDGSTS" in text]
+    loads = [index for index, text in enumerate(loop) if "LDSM" in text]
+    assert max(copies + loads) > products[0], "all loads stand ahead of the products"

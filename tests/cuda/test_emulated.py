@@ -1,0 +1,51 @@
+"""The GPU tests on the stand-in device of tools/ptxemu: the same files, the kernels executed from their PTX.
+
+Bounds, races between warps and uninitialised memory are checked. torch's own kernels run on the host.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cuda.conftest import ROOT, Emulator
+
+pytestmark = pytest.mark.emulated
+
+
+def files(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / folder).glob("test_*.py"))
+
+
+#: The blocks above the kernel ops; slow, since a block runs a dozen kernels.
+BLOCK_TESTS = [f"tests/ops/test_{name}.py" for name in ("basic_block", "bottleneck", "conv_bn_act", "stem")]
+KERNEL_TESTS = [path for path in files("ops") if path not in BLOCK_TESTS]
+#: Written for the GPU alone. Graphs need torch's caching allocator; bounds are then those of its segments.
+GPU_TESTS = [path for path in files("cuda") if "\npytestmark = pytest.mark.gpu" in (ROOT / path).read_text()]
+
+#: By default one odd shape an op, with all that it can be given, and geometries that have code of their own.
+QUICK = (
+    "test_numbers and cuda and (odd-full or odd-two or odd-frozen or odd-one or even-full or grouped-full"
+    " or stride2-full or only_padding-full) and (bfloat16 or odd)"
+)
+
+
+def test_kernels_quick(emulator: Emulator) -> None:
+    emulator.pytest("-k", QUICK, *KERNEL_TESTS, timeout=1800)
+
+
+def test_gpu_files(emulator: Emulator) -> None:
+    emulator.pytest("-m", "gpu and not slow", *GPU_TESTS, timeout=1800, caching_allocator=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [*KERNEL_TESTS, *BLOCK_TESTS], ids=lambda path: Path(path).stem)
+def test_every_case(file: str, emulator: Emulator) -> None:
+    emulator.pytest("-k", "cuda", file, timeout=7200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kernels_with_warps_in_another_order(seed: int, emulator: Emulator) -> None:
+    emulator.pytest("-k", QUICK, *KERNEL_TESTS, timeout=3600, seed=seed)
