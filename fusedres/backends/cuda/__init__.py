@@ -35,4 +35,4 @@ def _cannot_serve(device: torch.device, dtype: torch.dtype) -> str | None:
     return _device.lacks_kernels(device.index)
 
 
-register_backend(Backend("cuda", _unavailable, _cannot_serve, composition="stats"))
+register_backend(Backend("cuda", _unavailable, _cannot_serve))
