@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fusedres import ops, plan
+from fusedres.nn import _recall
 from fusedres.nn._module import FusedModule
 from fusedres.nn._parts import Geometry, conv_norm, downsample_conv_norm, is_relu, runs_fused
 
@@ -34,6 +35,8 @@ class FusedBasicBlock(FusedModule, BasicBlock):
         chosen = plan.recall(self, x, self._composition)
         if chosen.composition == "plain":
             return None
+        if (known := _recall.recall(self, x, chosen)) is not None:
+            return known
         m = self._modules
         first, second = conv_norm(m["conv1"], m["bn1"]), conv_norm(m["conv2"], m["bn2"])
         if first is None or second is None or not is_relu(m["relu"]) or first.training != second.training:
@@ -52,15 +55,20 @@ class FusedBasicBlock(FusedModule, BasicBlock):
             chosen = plan.resolve(self, x, self._composition, "basic_block", (first, second), skip)
             if chosen.composition == "plain":
                 return None
-        return ops.basic_block(
+        return _recall.noting(
+            self,
             x,
-            first.tensors,
-            second.tensors,
-            skip and skip.tensors,
-            stride=stride,
-            training=first.training,
-            composition=self._composition,
-            plan=chosen,
+            chosen,
+            lambda: ops.basic_block(
+                x,
+                first.tensors,
+                second.tensors,
+                skip and skip.tensors,
+                stride=stride,
+                training=first.training,
+                composition=self._composition,
+                plan=chosen,
+            ),
         )
 
 
@@ -78,6 +86,8 @@ class FusedBottleneck(FusedModule, Bottleneck):
         chosen = plan.recall(self, x, self._composition)
         if chosen.composition == "plain":
             return None
+        if (known := _recall.recall(self, x, chosen)) is not None:
+            return known
         m = self._modules
         first, second = conv_norm(m["conv1"], m["bn1"]), conv_norm(m["conv2"], m["bn2"])
         third = conv_norm(m["conv3"], m["bn3"])
@@ -100,16 +110,21 @@ class FusedBottleneck(FusedModule, Bottleneck):
             chosen = plan.resolve(self, x, self._composition, "bottleneck", (first, second, third), skip)
             if chosen.composition == "plain":
                 return None
-        return ops.bottleneck(
+        return _recall.noting(
+            self,
             x,
-            first.tensors,
-            second.tensors,
-            third.tensors,
-            skip and skip.tensors,
-            stride=stride,
-            dilation=dilation,
-            groups=groups,
-            training=first.training,
-            composition=self._composition,
-            plan=chosen,
+            chosen,
+            lambda: ops.bottleneck(
+                x,
+                first.tensors,
+                second.tensors,
+                third.tensors,
+                skip and skip.tensors,
+                stride=stride,
+                dilation=dilation,
+                groups=groups,
+                training=first.training,
+                composition=self._composition,
+                plan=chosen,
+            ),
         )

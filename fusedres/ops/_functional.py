@@ -177,6 +177,7 @@ def run_block(
     if residual is None and relu and not (op.residual or training) and _prepared.nothing_watches(x):
         ready = _prepared_block(op, x, layers, geometries, downsample, skip_geometry, composition, plan)
         if ready is not None:
+            _prepared.saw(ready)
             return ready(_checks.nhwc(x))
     every, shapes = check_block(op, x, layers, geometries, downsample, skip_geometry, residual, training)
     backend = resolve_backend(x, None, plan)

@@ -8,7 +8,9 @@ it anew, with all checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -17,6 +19,26 @@ from torch.autograd import forward_ad
 from fusedres.ops._caches import DerivedCache
 from fusedres.ops._dispatch import BACKENDS, PreparedBlock
 from fusedres.ops._residual import Layer
+
+_SEEN = threading.local()
+
+
+@contextmanager
+def prepared_seen() -> Iterator[list[PreparedBlock]]:
+    """The prepared blocks that this thread runs inside the context."""
+    outer, _SEEN.blocks = getattr(_SEEN, "blocks", None), []
+    try:
+        yield _SEEN.blocks
+    finally:
+        _SEEN.blocks = outer
+
+
+def saw(ready: PreparedBlock) -> None:
+    """Tell :func:`prepared_seen` of a block that is about to run."""
+    blocks = getattr(_SEEN, "blocks", None)
+    if blocks is not None:
+        blocks.append(ready)
+
 
 _BLOCKS: DerivedCache[PreparedBlock | None] = DerivedCache(4)
 
