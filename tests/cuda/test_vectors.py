@@ -19,15 +19,19 @@ pytestmark = pytest.mark.gpu
 
 WHOLE = [shape for shape in MAP_SHAPES if shape.name in ("even", "many_tiles")]
 CASES: list[Any] = [
-    pytest.param(rules(), Case(shape, variant), id=f"{rules.op}-{shape}-{variant}")
+    pytest.param(
+        rules(), Case(shape, variant), dtype, id=f"{rules.op}-{shape}-{variant}-{str(dtype)[6:]}", marks=marks
+    )
     for rules in (JoinRules, ApplyRules, ReduceRules)
     for variant in rules.variants
     for shape in WHOLE
+    for dtype in (torch.bfloat16, torch.float16, torch.float32)
+    # Emulated, a case takes seconds: by default one shape in one dtype.
+    for marks in [() if (shape.name, dtype) == ("even", torch.bfloat16) else pytest.mark.slow]
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=lambda d: str(d)[6:])
-@pytest.mark.parametrize("rules, case", CASES)
+@pytest.mark.parametrize("rules, case, dtype", CASES)
 def test_numbers(rules: KernelRules, case: Case, dtype: torch.dtype) -> None:
     device = device_of("cuda")
     if reason := BACKENDS["cuda"].refusal(device, dtype):
