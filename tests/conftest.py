@@ -36,6 +36,13 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _exact_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp32 is held to fp32's rule: torch's default lets a GPU's convolutions round operands to TF32, which
+    the plain convolutions of an emulated run, done on the host, do not. Tests of TF32 ask for it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
 

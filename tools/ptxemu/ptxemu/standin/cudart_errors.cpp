@@ -31,6 +31,7 @@ extern "C" const char *cudaGetErrorName(cudaError_t e) {
   case cudaErrorNoKernelImageForDevice: return "cudaErrorNoKernelImageForDevice";
   case cudaErrorNotSupported: return "cudaErrorNotSupported";
   case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+  case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
   default: snprintf(b, sizeof b, "cudaError %d", (int)e); return b;
   }
 }
@@ -44,6 +45,7 @@ extern "C" const char *cudaGetErrorString(cudaError_t e) {
   case cudaErrorNotSupported: return "not implemented by the stand-in CUDA runtime (see stderr)";
   case cudaErrorMemoryAllocation: return "out of memory";
   case cudaErrorInvalidValue: return "invalid argument";
+  case cudaErrorInvalidConfiguration: return "invalid configuration argument";
   case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
   case cudaErrorStreamCaptureInvalidated: return "operation failed due to a previous error during capture";
   case cudaErrorStreamCaptureUnjoined: return "capturing stream has unjoined work";
