@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusedres import ops
+from fusedres.nn import _recall
 from tests._parity import largest, rms
 
 Results = dict[str, Tensor]
@@ -18,7 +19,10 @@ Results = dict[str, Tensor]
 
 @contextmanager
 def fused_calls() -> Iterator[list[str]]:
-    """The names of the block ops that modules call inside the context, in order."""
+    """The names of the block ops that modules call inside the context, in order.
+
+    No block recalls an earlier call there: it would run fused without calling its op again.
+    """
     calls: list[str] = []
 
     def recording(name: str):
@@ -31,7 +35,10 @@ def fused_calls() -> Iterator[list[str]]:
         return record
 
     names = ("basic_block", "bottleneck", "stem")
-    with patch.multiple(ops, **{name: recording(name) for name in names}):
+    with (
+        patch.multiple(ops, **{name: recording(name) for name in names}),
+        patch.object(_recall, "recall", lambda *_: None),
+    ):
         yield calls
 
 
