@@ -110,6 +110,8 @@ void DirectConv::plan(int64_t threads) {
   const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;
   block = std::clamp<int64_t>(
       small ? kSmallBlock / (tile_bytes + written) : kLargeBlock / tile_bytes, 1, kBlockTiles);
+  // Panels of other groups read other channels: nothing to keep for the next panel.
+  if (header.run < packed_channels(header)) block = kBlockTiles;
   // A chunk of less than a block would read the weights more often.
   const int64_t most = split_panels ? panels : tile_count / block;
   chunks_of_share = threads == 1 ? 1 : std::clamp<int64_t>(most / threads, 1, kChunksOfThread);
