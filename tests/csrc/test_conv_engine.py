@@ -30,7 +30,7 @@ NHWC = torch.channels_last
 
 
 class Case(NamedTuple):
-    """One convolution: x (n, c, h, w), filters (k, c, r, r)."""
+    """One convolution: x (n, c, h, w), filters (k, c / groups, r, r)."""
 
     name: str
     n: int
@@ -41,9 +41,17 @@ class Case(NamedTuple):
     r: int = 1
     stride: int = 1
     padding: int = 0
+    dilation: int = 1
+    groups: int = 1
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def geometry(self) -> dict[str, int]:
+        return {
+            "stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups,
+        }  # fmt: skip
 
 
 #: ResNet's layers, channels and maps as they are, with few filters where many only repeat the same panels.
@@ -81,6 +89,32 @@ AWKWARD = (
     Case("no_images", 0, 8, 6, 6, 8, 3, 1, 1),
 )
 
+#: ResNeXt's groups of 4, 8, 16 and 32; groups whose channels and filters fit no panel; one channel a group.
+GROUPED = (
+    Case("32x4d_56", 1, 128, 28, 28, 128, 3, 1, 1, groups=32),
+    Case("32x4d_28_s2", 2, 256, 14, 14, 256, 3, 2, 1, groups=32),
+    Case("32x4d_14", 1, 512, 14, 14, 512, 3, 1, 1, groups=32),
+    Case("32x4d_7", 2, 1024, 7, 7, 1024, 3, 1, 1, groups=32),
+    Case("few_groups", 1, 96, 9, 7, 96, 3, 1, 2, 2, groups=6),
+    Case("quads_valid", 3, 32, 8, 5, 32, 3, groups=8),
+    Case("quads_pointwise", 2, 32, 5, 5, 32, groups=4),
+    Case("part_of_a_panel", 2, 48, 7, 9, 48, 3, 1, 1, groups=12),
+    Case("odd_groups", 2, 30, 9, 9, 45, 3, 1, 1, groups=15),
+    Case("wide_groups", 1, 144, 6, 5, 150, 3, 1, 1, groups=3),
+    Case("more_filters", 1, 4, 6, 6, 96, 3, 1, 1, groups=2),
+    Case("more_channels", 1, 400, 6, 6, 100, 3, 1, 1, groups=100),
+    Case("depthwise", 2, 70, 9, 9, 70, 3, 2, 1, groups=70),
+    Case("depthwise_5x5", 1, 10, 11, 9, 10, 5, 1, 4, 2, groups=10),
+)
+
+#: Taps apart: as in a segmentation network's last stages, a stem's few channels, borders of any width.
+DILATED = (
+    Case("dilated", 1, 64, 14, 14, 64, 3, 1, 2, 2),
+    Case("dilated_s2", 2, 40, 13, 15, 33, 3, 2, 4, 4),
+    Case("dilated_stem", 1, 3, 30, 30, 40, 7, 2, 6, 2),
+    Case("dilated_valid", 1, 7, 12, 12, 5, 3, 1, 0, 3),
+)
+
 DTYPES = {
     Algorithm.DIRECT_F32: torch.float32,
     Algorithm.WINOGRAD_F32: torch.float32,
@@ -109,37 +143,39 @@ def threads(count: int) -> Iterator[None]:
 def operands(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x, w, scale, shift as trained networks have them: activations ≥ 0, unequal channels."""
     x = torch.randn(case.n, case.c, case.h, case.w).relu() * (0.1 + torch.rand(case.c, 1, 1))
-    w = torch.randn(case.k, case.c, case.r, case.r) / (case.c * case.r**2) ** 0.5
+    inputs = case.c // case.groups
+    w = torch.randn(case.k, inputs, case.r, case.r) / (inputs * case.r**2) ** 0.5
     scale, shift = torch.rand(case.k) + 0.5, torch.randn(case.k)
     return x.to(dtype).contiguous(memory_format=NHWC), w.to(dtype), scale, shift
 
 
 def run(case: Case, algorithm: Algorithm, x: Tensor, w: Tensor, *rest: object) -> Tensor:
     pair = (case.stride, case.stride), (case.padding, case.padding)
-    packed = OPS.conv_pack(w, *pair, int(algorithm))
+    packed = OPS.conv_pack(w, *pair, int(algorithm), (case.dilation, case.dilation), case.groups)
     out: Tensor = OPS.conv_packed(x, packed, *rest)
     return out
 
 
 def plain(case: Case, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> Tensor:
     """Plain PyTorch, in float64 or in the operands' dtype with its rounding after each op."""
-    y = F.conv2d(x, w, stride=case.stride, padding=case.padding)
+    y = F.conv2d(x, w, **case.geometry)
     y = y * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
     return (y if residual is None else y + residual).relu()
 
 
 def suits(case: Case, algorithm: Algorithm) -> bool:
-    return algorithm != Algorithm.WINOGRAD_F32 or (case.r == 3 and case.stride == 1)
+    winograd = (case.r, case.stride, case.dilation, case.groups) == (3, 1, 1, 1)
+    return algorithm != Algorithm.WINOGRAD_F32 or winograd
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("case", LAYERS + AWKWARD, ids=str)
+@pytest.mark.parametrize("case", LAYERS + AWKWARD + GROUPED + DILATED, ids=str)
 def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
     dtype = DTYPES[algorithm]
     x, w, scale, shift = operands(case, dtype)
-    shape = F.conv2d(x.float(), w.float(), stride=case.stride, padding=case.padding).shape
+    shape = F.conv2d(x.float(), w.float(), **case.geometry).shape
     residual = torch.randn(shape).to(dtype).contiguous(memory_format=NHWC)
     with threads(count):
         for add in (None, residual):
@@ -160,16 +196,15 @@ def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
             assert_same_bits(ours, run(case, algorithm, x, w, scale, shift, add, True), f"{case} twice")
 
 
-@pytest.mark.parametrize("case", AWKWARD[:6], ids=str)
+@pytest.mark.parametrize("case", AWKWARD[:6] + GROUPED[4:6], ids=str)
 def test_without_affine_and_relu(case: Case, algorithm: Algorithm) -> None:
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
     x, w, _, _ = operands(case, DTYPES[algorithm])
     ours = run(case, algorithm, x, w, None, None, None, False)
-    geometry = {"stride": case.stride, "padding": case.padding}
-    exact = F.conv2d(x.double(), w.double(), **geometry)
+    exact = F.conv2d(x.double(), w.double(), **case.geometry)
     assert (ours < 0).any() or case.k == 1
-    assert_within_two_x(ours, exact, F.conv2d(x, w, **geometry), f"{case} {algorithm.name}")
+    assert_within_two_x(ours, exact, F.conv2d(x, w, **case.geometry), f"{case} {algorithm.name}")
 
 
 def guarded(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,7 +218,7 @@ def guarded(x: Tensor) -> tuple[Tensor, Tensor]:
     return view, buffer
 
 
-@pytest.mark.parametrize("case", LAYERS[:3] + AWKWARD[:-1], ids=str)
+@pytest.mark.parametrize("case", LAYERS[:3] + AWKWARD[:-1] + GROUPED + DILATED, ids=str)
 def test_reads_nothing_beyond_its_operands(case: Case, algorithm: Algorithm) -> None:
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
@@ -216,6 +251,7 @@ class BlockCase(NamedTuple):
     out: int
     size: int
     stride: int = 1
+    groups: int = 1
 
     def __str__(self) -> str:
         return self.name
@@ -227,6 +263,8 @@ BLOCKS = (
     BlockCase("downsample", 3, 48, 24, 96, 13, 2),
     BlockCase("awkward", 2, 10, 7, 22, 11, 2),
     BlockCase("projection", 2, 32, 16, 64, 8),
+    BlockCase("resnext", 3, 64, 128, 128, 14, 2, 32),
+    BlockCase("resnext_identity", 1, 48, 64, 48, 7, 1, 4),
 )
 
 
@@ -236,22 +274,24 @@ BLOCKS = (
 def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: torch.dtype) -> None:
     """The block op is its convolutions bit for bit: it only keeps the inner activations elsewhere."""
     joins = case.channels != case.out or case.stride != 1
-    geometry = [(1, 1, 0), (3, case.stride, 1), (1, 1, 0), (1, case.stride, 0)]
+    geometry = [(1, 1, 0, 1), (3, case.stride, 1, case.groups), (1, 1, 0, 1), (1, case.stride, 0, 1)]
     ins = [case.channels, case.width, case.width, case.channels]
     outs = [case.width, case.width, case.out, case.out]
     size = (case.size - 1) // case.stride + 1
     sizes = [case.size, case.size, size, case.size]
     x = torch.randn(case.n, case.channels, case.size, case.size).to(dtype).contiguous(memory_format=NHWC)
     convs = []
-    for (r, stride, padding), c, k, hw in list(zip(geometry, ins, outs, sizes, strict=True))[
+    for (r, stride, padding, groups), c, k, hw in list(zip(geometry, ins, outs, sizes, strict=True))[
         : 4 if joins else 3
     ]:
-        w = (torch.randn(k, c, r, r) / (c * r * r) ** 0.5).to(dtype)
+        w = (torch.randn(k, c // groups, r, r) / (c // groups * r * r) ** 0.5).to(dtype)
         pair = (stride, stride), (padding, padding)
-        chosen = engine.choose((case.n, c, hw, hw), dtype, w.shape, *pair, (1, 1), 1)
-        if chosen is None:
-            pytest.skip(f"the engine does not run {dtype} here")
-        convs.append((OPS.conv_pack(w, *pair, int(chosen)), torch.rand(k) + 0.5, torch.randn(k)))
+        chosen = engine.choose((case.n, c, hw, hw), dtype, w.shape, *pair, (1, 1), groups)
+        if chosen is None:  # the rules leave it to oneDNN, as they do below AVX-512
+            chosen = Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT
+        convs.append(
+            (OPS.conv_pack(w, *pair, int(chosen), (1, 1), groups), torch.rand(k) + 0.5, torch.randn(k))
+        )
     packed, scales, shifts = (list(column) for column in zip(*convs, strict=True))
     with threads(count):
         whole = OPS.block_packed(x, packed, scales, shifts, joins)
@@ -267,12 +307,15 @@ SHARED = (
     Case("pixels", 3, 40, 15, 15, 80, 3, 1, 1),
     Case("panels", 1, 512, 7, 7, 224, 3, 1, 1),
     Case("few_pixels", 1, 96, 5, 3, 40, 3, 1, 1),
+    Case("groups", 1, 128, 9, 9, 128, 3, 1, 1, groups=16),
 )
 
 
 @pytest.mark.parametrize("case", SHARED, ids=str)
 def test_thread_counts_agree(case: Case, algorithm: Algorithm) -> None:
     """Threads share out whole sums, so neither their number nor who computes what changes a bit."""
+    if not suits(case, algorithm):
+        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
     x, w, scale, shift = operands(case, DTYPES[algorithm])
     results = []
     for count in (1, 2, 3, 5):
@@ -320,8 +363,6 @@ def test_two_callers(algorithm: Algorithm) -> None:
 
 
 def test_refusals() -> None:
-    if not engine.runs(Algorithm.DIRECT_F32):
-        pytest.skip("the engine does not run here")
     w = torch.randn(8, 4, 3, 3)
     x = torch.randn(1, 4, 6, 6).contiguous(memory_format=NHWC)
     packed = OPS.conv_pack(w, (1, 1), (1, 1), int(Algorithm.DIRECT_F32))
@@ -345,14 +386,35 @@ def test_refusals() -> None:
                          [vector] * 2, False)  # fmt: skip
 
 
+def test_refused_geometries() -> None:
+    w, one = torch.randn(8, 4, 3, 3), (1, 1)
+    with pytest.raises(RuntimeError, match="`groups` must divide `w`'s 8 filters; got 3"):
+        OPS.conv_pack(w, one, one, int(Algorithm.DIRECT_F32), one, 3)
+    packed = OPS.conv_pack(w, one, one, int(Algorithm.DIRECT_F32), one, 2)
+    with pytest.raises(RuntimeError, match="8 input channels; got 4"):
+        OPS.conv_packed(
+            torch.randn(1, 4, 6, 6).contiguous(memory_format=NHWC), packed, None, None, None, True
+        )
+    if engine.runs(Algorithm.WINOGRAD_F32):
+        for dilation, groups in (((2, 2), 1), (one, 2)):
+            with pytest.raises(RuntimeError, match="dilation 1, 1 group"):
+                OPS.conv_pack(w, one, one, int(Algorithm.WINOGRAD_F32), dilation, groups)
+
+
 def test_choice() -> None:
-    """Groups, dilation and large filters stay with oneDNN."""
-    assert engine.choose((1, 8, 9, 9), torch.float32, (8, 4, 3, 3), (1, 1), (1, 1), (1, 1), 2) is None
-    assert engine.choose((1, 8, 9, 9), torch.float32, (8, 8, 3, 3), (1, 1), (1, 1), (2, 2), 1) is None
-    assert engine.choose((1, 8, 19, 19), torch.float32, (8, 8, 13, 13), (1, 1), (0, 0), (1, 1), 1) is None
-    assert engine.choose((1, 8, 9, 9), torch.float64, (8, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1) is None
-    if engine.runs(Algorithm.DIRECT_F32):
-        one = (1, 1)
+    """Large filters and other dtypes stay with oneDNN; groups and dilation too in training."""
+    one, two = (1, 1), (2, 2)
+    grouped = ((1, 8, 9, 9), torch.float32, (8, 4, 3, 3), one, one, one, 2)
+    dilated = ((1, 8, 9, 9), torch.float32, (8, 8, 3, 3), one, one, two, 1)
+    for use in ("fprop", "dgrad", "wgrad"):
+        assert engine.choose(*grouped, use) is None
+        assert engine.choose(*dilated, use) is None
+    assert engine.choose((1, 8, 19, 19), torch.float32, (8, 8, 13, 13), one, (0, 0), one, 1) is None
+    assert engine.choose((1, 8, 9, 9), torch.float64, (8, 8, 3, 3), one, one, one, 1) is None
+    if engine.tile_isa(torch.float32) == "avx512":
         few = engine.choose((1, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
         many = engine.choose((16, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
         assert (few, many) == (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32)
+        assert engine.choose(*grouped) == engine.choose(*dilated) == Algorithm.DIRECT_F32
+    else:
+        assert engine.choose(*grouped) is None

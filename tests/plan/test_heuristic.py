@@ -68,7 +68,8 @@ def test_the_packages_rules_name_what_exists() -> None:
     for rule in tables["composition"]:
         assert set(rule.then) <= set(COMPOSITION.choices[2:]) and rule.why
     algorithms = {*(a.name.lower() for a in engine.Algorithm), engine.ONEDNN}
-    facts = {"use", "dtype", "taps", "stride", "channels", "weights", "map_pixels", "batch_pixels", "patches"}
+    facts = {"use", "dtype", "taps", "stride", "dilation", "groups", "isa", "channels", "weights"}
+    facts |= {"map_pixels", "batch_pixels", "patches"}
     for rule in tables["cpu convolution"]:
         assert set(rule.then) <= algorithms and rule.why
         assert rule.then[-1] == engine.ONEDNN, "the one that always runs comes last"
@@ -81,7 +82,7 @@ def test_every_back_end_has_its_default_composition() -> None:
     assert COMPOSITIONS["triton"] == COMPOSITIONS["reference"] == "pointwise"
 
 
-@pytest.mark.skipif(not engine.runs(engine.Algorithm.DIRECT_F32), reason="the engine needs AVX-512")
+@pytest.mark.skipif(not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the engine needs AVX-512")
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
@@ -107,7 +108,7 @@ def test_the_engines_thresholds(what: Convolution, expected: str) -> None:
 def test_an_edited_rule_changes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """No threshold is left in code."""
     assert engine.by_rule.__wrapped__(convolution())[0] != "onednn" or not engine.runs(
-        engine.Algorithm.DIRECT_F32
+        engine.Algorithm.WINOGRAD_F32
     )
     table = [{"when": {}, "then": ["onednn"], "why": "by the test"}]
     monkeypatch.setattr(heuristic, "rules", lambda: parse_rules(json.dumps({"cpu convolution": table})))

@@ -30,7 +30,7 @@ from .conftest import CPU
 Clock = Callable[[dict[str, float]], None]
 
 needs_engine = pytest.mark.skipif(
-    not engine.runs(engine.Algorithm.DIRECT_F32), reason="the CPU engine needs AVX-512"
+    not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the CPU engine needs AVX-512"
 )
 
 

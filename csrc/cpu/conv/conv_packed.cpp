@@ -1,5 +1,5 @@
-// The engine's ops: fusedres_cpu::conv_engine_runs, conv_pack, conv_packed, block_packed. Their schemas stand
-// in fusedres/backends/cpu/engine.py.
+// The engine's ops: fusedres_cpu::conv_engine_runs, conv_engine_isa, conv_pack, conv_packed, block_packed.
+// Their schemas stand in fusedres/backends/cpu/engine.py.
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -97,21 +97,32 @@ bool conv_engine_runs(int64_t algorithm) {
   return algorithm >= 0 && algorithm < kAlgorithms && can_run(static_cast<Algorithm>(algorithm));
 }
 
+int64_t conv_engine_isa(int64_t algorithm) {
+  if (!conv_engine_runs(algorithm))
+    fail("conv_engine_isa: this process cannot run algorithm " + std::to_string(algorithm));
+  return static_cast<int64_t>(tile_isa(static_cast<Algorithm>(algorithm)));
+}
+
 // The header of `w` packed for `algorithm`; throws where the algorithm does not take it.
 PackedHeader header_for(
     const char* op, const Tensor& w, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-    int64_t algorithm) {
+    int64_t algorithm, const std::vector<int64_t>& dilation = {1, 1}, int64_t groups = 1) {
   if (!conv_engine_runs(algorithm))
     fail(std::string(op) + ": this process cannot run algorithm " + std::to_string(algorithm));
   const auto chosen = static_cast<Algorithm>(algorithm);
   const bool bf16 = data_type(chosen) == DataType::kBFloat16;
   if (w.dim() != 4 || w.scalar_type() != (bf16 ? ScalarType::BFloat16 : ScalarType::Float))
-    fail(std::string(op) + ": `w` must have 4 dimensions (K, C, R, S) and the algorithm's dtype");
-  const Filter filter{w.size(0), w.size(1), w.size(2),  w.size(3),
-                      stride[0], stride[1], padding[0], padding[1]};
+    fail(std::string(op) + ": `w` must have 4 dimensions (K, C / groups, R, S) and the algorithm's dtype");
+  if (groups < 1 || w.size(0) % groups != 0)
+    fail(
+        std::string(op) + ": `groups` must divide `w`'s " + std::to_string(w.size(0)) + " filters; got " +
+        std::to_string(groups));
+  const Filter filter{w.size(0),  w.size(1) * groups, w.size(2),   w.size(3),   stride[0], stride[1],
+                      padding[0], padding[1],         dilation[0], dilation[1], groups};
   if (chosen == Algorithm::kWinogradF32 &&
-      (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1))
-    fail(std::string(op) + ": Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
+      (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1 ||
+       filter.dilation_h != 1 || filter.dilation_w != 1 || groups != 1))
+    fail(std::string(op) + ": Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1, dilation 1, 1 group");
   if (filter.rows * filter.cols > kMostTaps)
     fail(
         std::string(op) + ": a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +
@@ -129,8 +140,9 @@ void pack_into(const PackedHeader& header, const Tensor& w, void* packed) {
 }
 
 Tensor conv_pack(
-    const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm) {
-  const PackedHeader header = header_for("conv_pack", w, stride, padding, algorithm);
+    const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm,
+    std::vector<int64_t> dilation, int64_t groups) {
+  const PackedHeader header = header_for("conv_pack", w, stride, padding, algorithm, dilation, groups);
   Tensor packed = cpu::empty(w, {header.bytes}, ScalarType::Byte);
   // 100 MB of a ResNet-50's weights pass through the TLB in each forward.
   advise_large_pages(packed.data_ptr(), header.bytes);
@@ -322,4 +334,5 @@ STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CompositeExplicitAutograd, m) {
   m.impl("conv_engine_runs", TORCH_BOX(&fusedres::conv::conv_engine_runs));
+  m.impl("conv_engine_isa", TORCH_BOX(&fusedres::conv::conv_engine_isa));
 }

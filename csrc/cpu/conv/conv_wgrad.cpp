@@ -24,7 +24,7 @@ Map map_of(const Tensor& x, DataType type) {
 }
 
 void check(const Tensor& x, const Tensor& dy, const Filter& filter, Algorithm algorithm) {
-  if (algorithm == Algorithm::kDirectBf16Dot || !can_run(algorithm))
+  if (!can_run_wgrad(algorithm))
     fail("this process cannot run algorithm " + std::to_string(static_cast<int32_t>(algorithm)));
   cpu::check_activation("wgrad", "x", x);
   cpu::check_activation("wgrad", "dy", dy);

@@ -64,14 +64,16 @@ struct Taps {
     const PackedHeader& header = packed_header(conv.packed);
     const Filter& filter = header.filter;
     const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
-    const int64_t channels = packed_channels(header);
+    const int64_t channels = header.run;
     // Where pixels touch, the columns of a filter's row are one run: fewer, longer taps.
-    const bool merged =
-        conv.in.pixel == channels * element && (merges_columns(header) || conv.tiles->input_group == 1);
+    const bool merged = conv.in.pixel == channels * element && filter.dilation_w == 1 &&
+                        (merges_columns(header) || conv.tiles->input_group == 1);
     const int64_t cols = merged ? 1 : filter.cols;
     run = merged ? filter.cols * channels : channels;
     for (int64_t r = 0; r < filter.rows; ++r)
-      for (int64_t s = 0; s < cols; ++s) offsets[count++] = r * conv.in.row + s * conv.in.pixel;
+      for (int64_t s = 0; s < cols; ++s) {
+        offsets[count++] = r * filter.dilation_h * conv.in.row + s * filter.dilation_w * conv.in.pixel;
+      }
   }
 };
 
@@ -108,6 +110,8 @@ void DirectConv::plan(int64_t threads) {
   const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;
   block = std::clamp<int64_t>(
       small ? kSmallBlock / (tile_bytes + written) : kLargeBlock / tile_bytes, 1, kBlockTiles);
+  // Panels of other groups read other channels: nothing to keep for the next panel.
+  if (header.run < packed_channels(header)) block = kBlockTiles;
   // A chunk of less than a block would read the weights more often.
   const int64_t most = split_panels ? panels : tile_count / block;
   chunks_of_share = threads == 1 ? 1 : std::clamp<int64_t>(most / threads, 1, kChunksOfThread);
@@ -147,19 +151,19 @@ void DirectConv::run(int64_t chunk) const {
     const int64_t in_block = std::min(block, own_tiles.end - from);
     for (int64_t t = 0; t < in_block; ++t)
       for (int half = 0; half < 2; ++half)
-        if (const int64_t segment = 2 * (from + t) + half; segment < segments.count())
-          segments.place(*this, segment, half, list[t]);
+        segments.place(*this, std::min(2 * (from + t) + half, segments.count() - 1), half, list[t]);
     const bool odd_end = 2 * (from + in_block) > segments.count();
 
     for (int64_t p = own_panels.begin; p < own_panels.end; ++p) {
       const char* weights = packed_data(packed) + p * weights_of_panel;
-      const int64_t first = p * kPanel;
+      const int64_t first = p * kPanel, input = first_channel(header, p) * element;
       const bool continues = p + 1 < (shared_out ? panels : own_panels.end);
       const Weights coming = continues ? Weights{weights + weights_of_panel, weights_of_panel}
                                        : first_weights(next, chunk, chunks);
       for (int64_t t = 0; t < in_block; ++t) {
         Tile tile = list[t];
         for (int half = 0; half < 2; ++half) {
+          tile.in[half] += input;
           tile.out[half] += first * element;
           if (tile.residual[half] != nullptr) tile.residual[half] += first * element;
         }

@@ -1,5 +1,5 @@
-// The instruction sets' tables on a machine that has none of them. can_run() refuses every algorithm there,
-// so that nothing reads these; the library is loaded whole and needs them defined.
+// The instruction sets' tables on a machine that has none of them, where tiles are the portable ones. Nothing
+// reads these; the library is loaded whole and needs them defined.
 #include "cpu/conv/tile.h"
 #include "cpu/conv/wgrad.h"
 #include "cpu/conv/wgrad_bf16.h"
@@ -8,6 +8,10 @@
 #if !defined(__x86_64__)
 namespace fusedres::conv {
 
+const TileFamily kTilesF32Avx2{};
+const TileFamily kTilesBf16Avx2{};
+const TileFamily kTilesGroupsAvx2{};
+const TileFamily kTilesGroupsAvx512{};
 const TileFamily kTilesF32Avx512{};
 const TileFamily kTilesBf16Avx512{};
 const TileFamily kTilesBf16Amx{};

@@ -16,23 +16,26 @@ namespace {
 template <typename T>
 class Panel {
  public:
-  Panel(const Filter& filter, const void* weights, const int64_t strides[4], int64_t panel)
-      : filter_(filter),
+  Panel(const PackedHeader& header, const void* weights, const int64_t strides[4], int64_t panel)
+      : filter_(header.filter),
         strides_(strides),
+        first_filter_(panel * kPanel),
+        first_channel_(first_channel(header, panel)),
         first_(static_cast<const T*>(weights) + panel * kPanel * strides[0]),
-        filters_(std::min(kPanel, filter.out_channels - panel * kPanel)),
-        taps_(filter.rows * filter.cols),
+        filters_(std::min(kPanel, filter_.out_channels - first_filter_)),
+        taps_(filter_.rows * filter_.cols),
         gathered_(kChannels * taps_ * kPanel) {}
 
-  // Channel c's weights, [r][s][32]; zeros beyond the last filter and the last channel. Ask in ascending
-  // order.
+  // The weights of channel c of the panel's run, [r][s][32]; zeros beyond the last filter and the last
+  // channel, and where a filter lies in another group. Ask in ascending order.
   const T* channel(int64_t c) {
     if (c % kChannels == 0) gather(c);
     return gathered_.data() + c % kChannels * taps_ * kPanel;
   }
 
+  // c: a channel of the filter's own group.
   T at(int64_t k, int64_t c, int64_t r, int64_t s) const {
-    if (k >= filters_ || c >= filter_.in_channels || s >= filter_.cols) return T{};
+    if (k >= filters_ || c >= filter_.group_inputs() || s >= filter_.cols) return T{};
     return first_[k * strides_[0] + c * strides_[1] + r * strides_[2] + s * strides_[3]];
   }
 
@@ -40,19 +43,26 @@ class Panel {
   static constexpr int64_t kChannels = 16;  // a line of fp32
 
   void gather(int64_t from) {
-    const int64_t channels = std::min(kChannels, filter_.in_channels - from);
-    if (channels < kChannels) std::fill(gathered_.begin(), gathered_.end(), T{});
-    for (int64_t k = 0; k < filters_; ++k)
+    if (filter_.groups > 1 || filter_.in_channels - from < kChannels)
+      std::fill(gathered_.begin(), gathered_.end(), T{});
+    for (int64_t k = 0; k < filters_; ++k) {
+      // Where the channels of the filter's group lie in the panel's run.
+      const int64_t group = (first_filter_ + k) / filter_.group_filters();
+      const int64_t own = group * filter_.group_inputs() - first_channel_;
+      const Range now{std::max(own, from), std::min(own + filter_.group_inputs(), from + kChannels)};
       for (int64_t r = 0; r < filter_.rows; ++r)
         for (int64_t s = 0; s < filter_.cols; ++s) {
-          const T* weight = first_ + k * strides_[0] + from * strides_[1] + r * strides_[2] + s * strides_[3];
+          const T* weight = first_ + k * strides_[0] + r * strides_[2] + s * strides_[3];
           T* to = gathered_.data() + (r * filter_.cols + s) * kPanel + k;
-          for (int64_t c = 0; c < channels; ++c) to[c * taps_ * kPanel] = weight[c * strides_[1]];
+          for (int64_t c = now.begin; c < now.end; ++c)
+            to[(c - from) * taps_ * kPanel] = weight[(c - own) * strides_[1]];
         }
+    }
   }
 
   const Filter& filter_;
   const int64_t* strides_;
+  const int64_t first_filter_, first_channel_;
   const T* first_;
   int64_t filters_, taps_;
   std::vector<T> gathered_;
@@ -60,12 +70,23 @@ class Panel {
 
 // [r][s][c][32]: a k-step of the fp32 tile reads 32 filters of one input value.
 void pack_direct_f32(const PackedHeader& header, Panel<float>& panel, float* out) {
-  const int64_t channels = header.filter.in_channels, taps = header.filter.rows * header.filter.cols;
+  const int64_t channels = header.run, taps = header.filter.rows * header.filter.cols;
   for (int64_t c = 0; c < channels; ++c) {
     const float* gathered = panel.channel(c);
     for (int64_t tap = 0; tap < taps; ++tap)
       std::copy_n(gathered + tap * kPanel, kPanel, out + (tap * channels + c) * kPanel);
   }
+}
+
+// [r][s][block][4][32]: filter f of a quad's four, at turn j, is the weight of the block's channel f for
+// filter f + j.
+void pack_quads_f32(const PackedHeader& header, const Panel<float>& panel, float* out) {
+  for (int64_t r = 0; r < header.filter.rows; ++r)
+    for (int64_t s = 0; s < header.filter.cols; ++s)
+      for (int64_t block = 0; block < quad_blocks(header); ++block)
+        for (int64_t turn = 0; turn < 4; ++turn)
+          for (int64_t f = 0; f < kPanel; ++f)
+            *out++ = panel.at(f / 4 * 4 + (f + turn) % 4, 4 * block + f % 4, r, s);
 }
 
 // The transform matrix G of F(2x2, 3x3) (Lavin and Gray, 2016) applied to three weights.
@@ -99,7 +120,7 @@ void pack_winograd_f32(const PackedHeader& header, Panel<float>& panel, float* o
 
 // [r][s][c / 2][32][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
 void pack_dot_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
-  const int64_t channels = packed_channels(header), taps = header.filter.rows * header.filter.cols;
+  const int64_t channels = header.run, taps = header.filter.rows * header.filter.cols;
   for (int64_t c = 0; c < channels; ++c) {
     const BFloat16* gathered = panel.channel(c);
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -111,7 +132,7 @@ void pack_dot_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16*
 
 // [r][s][c / 32][2][16][16][2]: a B tile is 16 rows of channel pairs by 16 filters.
 void pack_amx_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
-  const int64_t channels = packed_channels(header), taps = header.filter.rows * header.filter.cols;
+  const int64_t channels = header.run, taps = header.filter.rows * header.filter.cols;
   for (int64_t c = 0; c < channels; ++c) {
     const BFloat16* gathered = panel.channel(c);
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -134,29 +155,60 @@ void pack_amx_merged_bf16(const PackedHeader& header, const Panel<BFloat16>& pan
           }
 }
 
+// Channels that the filters of one panel read, at most.
+int64_t widest_run(const Filter& filter) {
+  int64_t widest = 0;
+  for (int64_t panel = 0; panel < filter.panels(); ++panel) {
+    const int64_t last = std::min((panel + 1) * kPanel, filter.out_channels) - 1;
+    const int64_t groups = last / filter.group_filters() - panel * kPanel / filter.group_filters() + 1;
+    widest = std::max(widest, groups * filter.group_inputs());
+  }
+  return widest;
+}
+
 }  // namespace
 
 bool merges_columns(const PackedHeader& header) { return header.group == 4; }
+
+int64_t quad_blocks(const PackedHeader& header) {
+  const Filter& f = header.filter;
+  const int64_t inputs = f.group_inputs();
+  const bool quads = static_cast<Algorithm>(header.algorithm) == Algorithm::kDirectF32 && f.groups > 1 &&
+                     (inputs == 4 || inputs == 8 || inputs == 16) && f.group_filters() == inputs &&
+                     f.out_channels % kPanel == 0;
+  return quads ? inputs / 4 : 0;
+}
+
+int64_t first_channel(const PackedHeader& header, int64_t panel) {
+  const Filter& f = header.filter;
+  const int64_t first = panel * kPanel / f.group_filters() * f.group_inputs();
+  // The last panels' runs end with the channels.
+  return quad_blocks(header) > 0 ? first : std::min(first, packed_channels(header) - header.run);
+}
 
 int64_t panel_bytes(const PackedHeader& header) {
   const Filter& f = header.filter;
   switch (static_cast<Algorithm>(header.algorithm)) {
     case Algorithm::kDirectF32:
-      return f.rows * f.cols * f.in_channels * kPanel * 4;
+      return f.rows * f.cols * header.run * kPanel * 4;
     case Algorithm::kWinogradF32:
       return 16 * f.in_channels * kPanel * 4;
     default:
-      return f.rows * f.cols * packed_channels(header) * kPanel * 2;
+      return f.rows * f.cols * header.run * kPanel * 2;
   }
 }
 
 PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
-  PackedHeader header{PackedHeader::kMagic, static_cast<int64_t>(algorithm), 0, 1, filter};
+  PackedHeader header{PackedHeader::kMagic, static_cast<int64_t>(algorithm), 0, 1, 0, filter};
   if (algorithm == Algorithm::kDirectBf16Dot) header.group = 2;
   // A stem's 7 columns of 3 channels, padded to 4, make 28 of a tile's 32 multiplications; padded to 32
   // each, they would make 21 of 224.
   if (algorithm == Algorithm::kDirectBf16Amx)
-    header.group = filter.in_channels <= 4 && filter.cols <= 8 ? 4 : 32;
+    header.group =
+        filter.in_channels <= 4 && filter.cols <= 8 && filter.groups == 1 && filter.dilation_w == 1 ? 4 : 32;
+  header.run = quad_blocks(header) > 0
+                   ? filter.group_inputs()
+                   : std::min(round_up(widest_run(filter), header.group), packed_channels(header));
   header.bytes = kPackedDataOffset + filter.panels() * panel_bytes(header);
   return header;
 }
@@ -168,12 +220,13 @@ void pack_panel(
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   char* to = static_cast<char*>(out) + kPackedDataOffset + panel * panel_bytes(header);
   if (data_type(algorithm) == DataType::kFloat32) {
-    Panel<float> filters(header.filter, weights, strides, panel);
+    Panel<float> filters(header, weights, strides, panel);
     auto* data = reinterpret_cast<float*>(to);
-    return algorithm == Algorithm::kWinogradF32 ? pack_winograd_f32(header, filters, data)
-                                                : pack_direct_f32(header, filters, data);
+    if (algorithm == Algorithm::kWinogradF32) return pack_winograd_f32(header, filters, data);
+    return quad_blocks(header) > 0 ? pack_quads_f32(header, filters, data)
+                                   : pack_direct_f32(header, filters, data);
   }
-  Panel<BFloat16> filters(header.filter, weights, strides, panel);
+  Panel<BFloat16> filters(header, weights, strides, panel);
   auto* data = reinterpret_cast<BFloat16*>(to);
   if (algorithm == Algorithm::kDirectBf16Dot) return pack_dot_bf16(header, filters, data);
   return merges_columns(header) ? pack_amx_merged_bf16(header, filters, data)

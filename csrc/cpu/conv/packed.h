@@ -14,6 +14,7 @@ struct PackedHeader {
   int64_t algorithm;
   int64_t bytes;  // of the whole buffer: what a kernel may read
   int64_t group;  // channels are stored, and read, in multiples of this (AMX: 32, or a stem's 4)
+  int64_t run;    // channels that a panel's filters read: all, or those of the groups they lie in
   Filter filter;
 };
 
@@ -35,6 +36,13 @@ inline const char* packed_data(const void* packed) {
 inline int64_t packed_channels(const PackedHeader& header) {
   return round_up(header.filter.in_channels, header.group);
 }
+
+// The first of the `run` channels that panel `panel` reads.
+int64_t first_channel(const PackedHeader& header, int64_t panel);
+
+// Groups of 4, 8 or 16 channels and as many filters: a quad of filters reads 1, 2 or 4 blocks of 4 channels,
+// by the tiles of group_tile.h; 0 where plain tiles read a panel's groups as one block-diagonal filter.
+int64_t quad_blocks(const PackedHeader& header);
 
 // The filter's columns and channels lie in one run (a stem: 7 x 4 values), read as if they were channels.
 bool merges_columns(const PackedHeader& header);

@@ -14,7 +14,7 @@ inline int64_t element_size(DataType type) { return type == DataType::kFloat32 ?
 enum class Algorithm : int32_t {
   kDirectF32 = 0,      // register tiles of fp32 FMAs
   kWinogradF32 = 1,    // F(2x2, 3x3): 16 products for 4 outputs instead of 36
-  kDirectBf16Dot = 2,  // vdpbf16ps: pairs of bf16, fp32 accumulation
+  kDirectBf16Dot = 2,  // pairs of bf16, fp32 accumulation: vdpbf16ps, or FMAs of the widened values
   kDirectBf16Amx = 3,  // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
 };
 constexpr int32_t kAlgorithms = 4;
@@ -31,7 +31,7 @@ constexpr int64_t kPanel = 32;
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// The part of a convolution that its weights know: no groups, no dilation (oneDNN serves those).
+// The part of a convolution that its weights know.
 struct Filter {
   int64_t out_channels = 0;  // K
   int64_t in_channels = 0;   // C
@@ -39,11 +39,18 @@ struct Filter {
   int64_t cols = 0;          // S
   int64_t stride_h = 1, stride_w = 1;
   int64_t pad_h = 0, pad_w = 0;
+  int64_t dilation_h = 1, dilation_w = 1;
+  int64_t groups = 1;
 
   int64_t panels() const { return ceil_div(out_channels, kPanel); }
   bool pointwise() const { return rows == 1 && cols == 1 && pad_h == 0 && pad_w == 0; }
-  int64_t out_height(int64_t height) const { return (height + 2 * pad_h - rows) / stride_h + 1; }
-  int64_t out_width(int64_t width) const { return (width + 2 * pad_w - cols) / stride_w + 1; }
+  // Input rows and columns from the first tap to the last.
+  int64_t extent_h() const { return (rows - 1) * dilation_h + 1; }
+  int64_t extent_w() const { return (cols - 1) * dilation_w + 1; }
+  int64_t out_height(int64_t height) const { return (height + 2 * pad_h - extent_h()) / stride_h + 1; }
+  int64_t out_width(int64_t width) const { return (width + 2 * pad_w - extent_w()) / stride_w + 1; }
+  int64_t group_inputs() const { return in_channels / groups; }
+  int64_t group_filters() const { return out_channels / groups; }
 };
 
 // Images in NHWC order. Strides are in bytes, so that one driver serves every element type.

@@ -32,10 +32,12 @@ Staging plan_staging(const PackedHeader& header, const Map& in, bool produced) {
   Map& map = staging.map;
   map.images = in.images;
   map.channels = channels;
-  map.height =
-      strided_pointwise ? p : std::max((p - 1) * filter.stride_h + filter.rows, in.height + filter.pad_h);
-  map.width =
-      strided_pointwise ? q : std::max((q - 1) * filter.stride_w + filter.cols, in.width + filter.pad_w);
+  map.height = strided_pointwise
+                   ? p
+                   : std::max((p - 1) * filter.stride_h + filter.extent_h(), in.height + filter.pad_h);
+  map.width = strided_pointwise
+                  ? q
+                  : std::max((q - 1) * filter.stride_w + filter.extent_w(), in.width + filter.pad_w);
   map.pixel = channels * element;
   // One line more than a power of two; a stem's few channels stay dense, so that columns merge into runs.
   if (map.pixel % 256 == 0) map.pixel += 64;

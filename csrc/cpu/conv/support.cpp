@@ -34,15 +34,31 @@ bool has_amx() { return false; }
 }  // namespace
 
 bool can_run(Algorithm algorithm) {
-  static const bool avx512 = active_isa() == Isa::kAvx512;
-  if (!avx512) return false;
+  if (algorithm == Algorithm::kDirectF32 || algorithm == Algorithm::kDirectBf16Dot) return true;
+  if (active_isa() != Isa::kAvx512) return false;
+  static const bool amx = has_avx512_bf16() && has_amx();
+  return algorithm != Algorithm::kDirectBf16Amx || amx;
+}
+
+bool can_run_wgrad(Algorithm algorithm) {
+  return active_isa() == Isa::kAvx512 && algorithm != Algorithm::kDirectBf16Dot && can_run(algorithm);
+}
+
+Isa tile_isa(Algorithm algorithm) {
   static const bool bf16 = has_avx512_bf16();
-  if (algorithm == Algorithm::kDirectBf16Dot) return bf16;
-  if (algorithm == Algorithm::kDirectBf16Amx) {
-    static const bool amx = bf16 && has_amx();
-    return amx;
-  }
-  return true;
+  const Isa isa = active_isa();
+  return algorithm == Algorithm::kDirectBf16Dot && isa == Isa::kAvx512 && !bf16 ? Isa::kAvx2 : isa;
+}
+
+const TileFamily& tiles_of(const PackedHeader& header) {
+  const auto algorithm = static_cast<Algorithm>(header.algorithm);
+  if (algorithm == Algorithm::kDirectBf16Amx) return kTilesBf16Amx;
+  const TileFamily* const families[3][3] = {
+      {&kTilesF32Portable, &kTilesF32Avx2, &kTilesF32Avx512},
+      {&kTilesBf16Portable, &kTilesBf16Avx2, &kTilesBf16Avx512},
+      {&kTilesGroupsPortable, &kTilesGroupsAvx2, &kTilesGroupsAvx512}};
+  const int kind = quad_blocks(header) > 0 ? 2 : data_type(algorithm) == DataType::kBFloat16 ? 1 : 0;
+  return *families[kind][static_cast<int>(tile_isa(algorithm))];
 }
 
 }  // namespace fusedres::conv

@@ -1,21 +1,8 @@
 #include "cpu/conv/task.h"
 
+#include "cpu/conv/support.h"
+
 namespace fusedres::conv {
-namespace {
-
-const TileFamily& tiles_of(Algorithm algorithm) {
-  switch (algorithm) {
-    case Algorithm::kDirectBf16Dot:
-      return kTilesBf16Avx512;
-    case Algorithm::kDirectBf16Amx:
-      return kTilesBf16Amx;
-    default:
-      return kTilesF32Avx512;
-  }
-}
-
-}  // namespace
-
 ConvTask::ConvTask(const void* packed, const Epilogue& epilogue, const Map& in, int64_t threads)
     : threads_(threads), source_(in), input_(in) {
   const PackedHeader& header = packed_header(packed);
@@ -26,7 +13,7 @@ ConvTask::ConvTask(const void* packed, const Epilogue& epilogue, const Map& in, 
   element_ = element_size(data_type(algorithm));
   direct_.packed = fast_.packed = packed;
   direct_.epilogue = fast_.epilogue = epilogue;
-  direct_.tiles = fast_.tiles = &tiles_of(algorithm);
+  direct_.tiles = fast_.tiles = &tiles_of(header);
 
   if (winograd_) {
     if (produced_) input_bytes_ = in.images * in.image;

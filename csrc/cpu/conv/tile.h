@@ -49,6 +49,9 @@ struct TileFamily {
   void (*leave)();
 };
 
+extern const TileFamily kTilesF32Portable, kTilesBf16Portable, kTilesGroupsPortable;
+extern const TileFamily kTilesF32Avx2, kTilesBf16Avx2, kTilesGroupsAvx2;
+extern const TileFamily kTilesGroupsAvx512;
 extern const TileFamily kTilesF32Avx512;
 extern const TileFamily kTilesBf16Avx512;
 extern const TileFamily kTilesBf16Amx;

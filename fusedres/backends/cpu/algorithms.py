@@ -15,25 +15,20 @@ from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
 
 Call = Callable[[], object]
 
-_SERVES = {"float32": ("_F32",), "bfloat16": ("_BF16_DOT", "_BF16_AMX")}
-
 
 def algorithms(convolution: Convolution) -> Mapping[str, Call]:
     """A call for each algorithm that can run here, on random operands; the one by rule comes first."""
+    geometry = convolution.stride, convolution.dilation, convolution.groups
     served = [
         algorithm
         for algorithm in Algorithm
-        if algorithm.name.endswith(_SERVES[convolution.dtype])
+        if str(algorithm.dtype) == f"torch.{convolution.dtype}"
         and engine.runs(algorithm)
-        and (algorithm != Algorithm.WINOGRAD_F32 or _winograd_takes(convolution))
+        and (algorithm != Algorithm.WINOGRAD_F32 or engine.winograd_takes(convolution.w, *geometry))
     ]
     calls = _MAKERS[convolution.use](convolution, served)
     default = engine.by_rule(convolution)[0]
     return {name: calls[name] for name in sorted(calls, key=lambda name: name != default)}
-
-
-def _winograd_takes(convolution: Convolution) -> bool:
-    return convolution.w[2:] == (3, 3) and convolution.stride == (1, 1)
 
 
 def _operands(convolution: Convolution) -> tuple[torch.Tensor, torch.Tensor, Geometry]:
@@ -52,9 +47,7 @@ def _inference(convolution: Convolution, served: list[Algorithm]) -> dict[str, C
     x, w, g = _operands(convolution)
     scale, shift = torch.ones(w.shape[0]), torch.zeros(w.shape[0])
     calls: dict[str, Call] = {
-        algorithm.name.lower(): partial(
-            engine.conv, x, w, scale, shift, None, True, g.stride, g.padding, algorithm
-        )
+        algorithm.name.lower(): partial(engine.conv, x, w, scale, shift, None, True, g, algorithm)
         for algorithm in served
     }
     if can_fuse(x):

@@ -11,6 +11,7 @@ from fusedres.backends.cpu import engine
 from fusedres.backends.cpu._library import implements
 from fusedres.backends.cpu._onednn import can_fuse, convolution, fused_conv
 from fusedres.ops._registry import kernel
+from fusedres.ops._shapes import Geometry, pair
 from fusedres.ops.bottleneck_infer import middle_geometry
 
 Ints = Sequence[int]
@@ -31,7 +32,8 @@ def conv_affine_act(
 ) -> Tensor:
     algorithm = engine.choose(x.shape, x.dtype, w.shape, stride, padding, dilation, groups)
     if algorithm is not None:
-        return engine.conv(x, w, scale, shift, residual, relu, stride, padding, algorithm)
+        geometry = Geometry(pair(stride), pair(padding), pair(dilation), groups)
+        return engine.conv(x, w, scale, shift, residual, relu, geometry, algorithm)
     if can_fuse(x, residual, groups):
         return fused_conv(x, w, scale, shift, residual, relu, stride, padding, dilation, groups)
     y = convolution(x, w, stride, padding, dilation, groups)

@@ -1,9 +1,9 @@
 """Our own convolutions (``csrc/cpu/conv``), and when they serve instead of oneDNN.
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
-the weights. They need AVX-512 (bf16: AVX512-BF16 or AMX) and take neither groups nor dilation: there
-:func:`choose` returns ``None`` and oneDNN serves. Elsewhere a measured plan chooses, and without one the
-rules in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
+the weights. Direct convolution has tiles for every CPU, and takes groups and dilation in inference; Winograd,
+AMX and training need AVX-512. A measured plan chooses, and without one the rules in
+``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Ints = Sequence[int]
 _LIBRARY = torch.library.Library("fusedres_cpu", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _schema in (
     "conv_engine_runs(int algorithm) -> bool",
-    "conv_pack(Tensor w, SymInt[2] stride, SymInt[2] padding, int algorithm) -> Tensor",
+    "conv_engine_isa(int algorithm) -> int",
+    "conv_pack(Tensor w, SymInt[2] stride, SymInt[2] padding, int algorithm, SymInt[2] dilation=1,"
+    " SymInt groups=1) -> Tensor",
     "conv_once(Tensor x, Tensor w, Tensor? residual, SymInt[2] stride, SymInt[2] padding, int algorithm)"
     " -> Tensor",
     "conv_once_stats(Tensor x, Tensor w, SymInt[2] stride, SymInt[2] padding, int algorithm)"
@@ -52,8 +54,12 @@ class Algorithm(IntEnum):
 
     DIRECT_F32 = 0
     WINOGRAD_F32 = 1  # F(2x2, 3x3): rounds less than direct convolution does
-    DIRECT_BF16_DOT = 2
+    DIRECT_BF16_DOT = 2  # vdpbf16ps, or FMAs of the widened values
     DIRECT_BF16_AMX = 3
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.name.endswith("F32") else torch.bfloat16
 
 
 #: A filter's taps (R * S) that the engine takes.
@@ -64,6 +70,17 @@ MOST_TAPS = 128
 def runs(algorithm: Algorithm) -> bool:
     """Whether this CPU, the build and ``FUSEDRES_CPU_ISA`` allow it."""
     return bool(_OPS.conv_engine_runs(int(algorithm)))
+
+
+#: Instruction sets of tiles, in the order of ``csrc/cpu/isa.h``.
+_ISAS = ("portable", "avx2", "avx512")
+
+
+@cache
+def tile_isa(dtype: torch.dtype) -> str:
+    """The instruction set of direct convolution's tiles; bf16's is "avx512" only with AVX512-BF16."""
+    direct = Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT
+    return _ISAS[_OPS.conv_engine_isa(int(direct))]
 
 
 #: What stands beside the algorithms in rules and plans.
@@ -84,7 +101,7 @@ def choose(
 
     ``use`` is :class:`Convolution`'s: weights are packed once in inference, for every call in training.
     """
-    if not _takes(dtype, w_shape, dilation, groups):
+    if not _takes(dtype, w_shape, dilation, groups, use):
         return None
     threads = torch.get_num_threads()
     geometry = tuple(stride), tuple(padding), tuple(dilation)
@@ -93,13 +110,18 @@ def choose(
     return named(planned_algorithm(convolution, by_rule(convolution)[0]))
 
 
-def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int) -> bool:
-    return (
-        dtype in (torch.float32, torch.bfloat16)
-        and groups == 1
-        and tuple(dilation) == (1, 1)
-        and w_shape[2] * w_shape[3] <= MOST_TAPS
-    )
+def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int, use: str) -> bool:
+    if dtype not in (torch.float32, torch.bfloat16) or w_shape[2] * w_shape[3] > MOST_TAPS:
+        return False
+    if use == "infer":
+        return True
+    return groups == 1 and tuple(dilation) == (1, 1) and tile_isa(torch.float32) == "avx512"
+
+
+def winograd_takes(w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> bool:
+    """Whether Winograd's F(2x2, 3x3) can do this convolution."""
+    one = (1, 1)
+    return (tuple(w_shape[2:]), tuple(stride), tuple(dilation), groups) == ((3, 3), one, one, 1)
 
 
 def named(name: str) -> Algorithm | None:
@@ -123,7 +145,10 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
             "dtype": convolution.dtype,
             "taps": f"{r}x{s}",
             "stride": f"{convolution.stride[0]}x{convolution.stride[1]}",
-            "channels": c,
+            "dilation": f"{convolution.dilation[0]}x{convolution.dilation[1]}",
+            "groups": convolution.groups,
+            "isa": tile_isa(getattr(torch, convolution.dtype)),
+            "channels": c,  # of a group
             "weights": k * c,
             "map_pixels": h * w,
             "batch_pixels": n * h * w,
@@ -185,10 +210,15 @@ _PACKED: DerivedCache[Tensor] = DerivedCache(2)
 _BLOCKS: DerivedCache[list[Tensor] | None] = DerivedCache(4)
 
 
-def packed(w: Tensor, stride: Ints, padding: Ints, algorithm: Algorithm) -> Tensor:
+def packed(w: Tensor, geometry: Geometry, algorithm: Algorithm) -> Tensor:
     """``w`` in the algorithm's layout: an opaque uint8 tensor, kept until ``w`` changes."""
-    variant = (algorithm, tuple(stride), tuple(padding))
-    return _PACKED.get(w, (), variant, lambda: _OPS.conv_pack.default(w.detach(), stride, padding, algorithm))
+    stride, padding, dilation, groups = geometry
+    return _PACKED.get(
+        w,
+        (),
+        (algorithm, geometry),
+        lambda: _OPS.conv_pack.default(w.detach(), stride, padding, algorithm, dilation, groups),
+    )
 
 
 def conv(
@@ -198,12 +228,11 @@ def conv(
     shift: Tensor | None,
     residual: Tensor | None,
     relu: bool,
-    stride: Ints,
-    padding: Ints,
+    geometry: Geometry,
     algorithm: Algorithm,
 ) -> Tensor:
     """``relu(conv(x, w) * scale + shift + residual)`` by an algorithm that :func:`choose` named."""
-    weights = packed(w, stride, padding, algorithm)
+    weights = packed(w, geometry, algorithm)
     out: Tensor = _OPS.conv_packed.default(x, weights, scale, shift, residual, relu)
     return out
 
@@ -253,7 +282,7 @@ def pack_block(
         algorithm = choose(shape, x.dtype, weight.shape, *geometry)
         if algorithm is None:
             return None
-        layouts.append(packed(weight, geometry.stride, geometry.padding, algorithm))
+        layouts.append(packed(weight, geometry, algorithm))
         shape = conv_output_shape(shape, weight.shape, geometry)
     return layouts
 

@@ -1,0 +1,39 @@
+"""The engine's tiles of every instruction set that this CPU has, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusedres._build import extension_missing
+
+if extension_missing("_C") is not None:
+    pytest.skip("the C++ extension is not built", allow_module_level=True)
+
+from fusedres.backends.cpu import engine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_two_times_rule_on_lesser_tiles(isa: str) -> None:
+    """test_conv_engine.py tests those of the process; what is read beyond the operands is NaN."""
+    known = ["portable", "avx2", "avx512"]
+    if known.index(isa) >= known.index(engine.tile_isa(torch.float32)):
+        pytest.skip(f"{isa} is what this process runs, or more than it has")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.csrc.every_tile"],
+        env={**os.environ, "FUSEDRES_CPU_ISA": isa},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == [isa, isa]
