@@ -1,7 +1,8 @@
 # The commands of the README. Everything is installed into .venv; nothing outside it is touched.
 #   make demo          real photographs through torchvision's ResNet-50 and ours: a table and a chart
 #   make test          all tests but the slow ones and those that need a GPU
-#   make bench         ours against its peers; writes benchmarks/results and the README's table
+#   make bench         ours against its peers; writes benchmarks/results and the README's table;
+#                      CELLS=models,sweep,fast,neighbours measures what docs/benchmarks.md adds
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,7 +45,7 @@ test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST)
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks run $(if $(CELLS),--cells $(CELLS))
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check $(PYTHON_CODE)

@@ -24,8 +24,8 @@ ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "_amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
 }
 
-#: torch 2.10 is the oldest release whose stable ABI has what the kernels call (parallel_for, empty).
-STABLE_ABI = ("-DTORCH_STABLE_ONLY", "-DTORCH_TARGET_VERSION=0x020a000000000000")
+#: torch 2.11 is the oldest release whose stable ABI has what is called (from_blob with a deleter).
+STABLE_ABI = ("-DTORCH_STABLE_ONLY", "-DTORCH_TARGET_VERSION=0x020b000000000000")
 
 #: Without contraction ``y * s + t`` is rounded twice on every ISA: the same bits from each of them, and 0
 #: exactly where t = -y * s, as for a constant channel (an FMA would return the product's rounding error).

@@ -30,8 +30,11 @@ class Contestant:
     reason: str | None = None
     first_seconds: float = 0.0
     rounds: list[list[float]] = field(default_factory=list)
+    #: The same rounds without the neighbour, in a cell that has one.
+    alone: list[list[float]] = field(default_factory=list)
     faults: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    base_bytes: int = 0
     saved_bytes: int | None = None
     error: float | None = None
 
@@ -58,13 +61,20 @@ class Contestant:
             self.drop("failed", str(error))
             return None
 
-    def visit(self) -> None:
-        """One round: a warming call where calls are short, then the timed ones."""
+    def visit(self, neighbour: bool = True) -> None:
+        """One round: a warming call where calls are short, then the timed ones.
+
+        Without the ``neighbour`` of a cell that has one, the times alone are kept.
+        """
         calls = max(1, min(MAX_CALLS, int(VISIT_SECONDS / max(self.first_seconds, 1e-6))))
         reply = self.ask(f"run {calls + (calls > 1)}")
         if reply is not None:
             seconds = reply["seconds"]
-            self.rounds.append(seconds[1:] if calls > 1 else seconds)
+            kept = seconds[1:] if calls > 1 else seconds
+            if not neighbour:
+                self.alone.append(kept)
+                return
+            self.rounds.append(kept)
             self.faults.append(reply["minor_faults"] / len(seconds))
             self.peak_bytes = max(self.peak_bytes, reply["peak_bytes"])
 
@@ -75,7 +85,9 @@ class Contestant:
         if self.saved_bytes is not None:
             found["saved_bytes"] = self.saved_bytes
         if self.rounds:
-            found |= {"seconds": self.rounds, "faults_per_call": self.faults, "peak_bytes": self.peak_bytes}
+            found |= {"seconds": self.rounds, "faults_per_call": self.faults}
+            found |= {"base_bytes": self.base_bytes, "peak_bytes": self.peak_bytes}
+            found |= {"alone_seconds": self.alone} if self.alone else {}
         if self.error is not None:
             found["error"] = self.error
         return found
@@ -110,11 +122,13 @@ def start(contestant: Contestant, job: Job, with_outputs: bool) -> None:
     if greeting["status"] != "ready":
         contestant.drop(greeting["status"], greeting["reason"])
         return
+    contestant.base_bytes = greeting["base_bytes"]
     if with_outputs:
         contestant.ask("outputs", START_TIMEOUT)
     if peer.name == EXACT:
         contestant.close()
     elif cell.task != "saved":
-        contestant.ask("warm", START_TIMEOUT)
-        second = contestant.ask("warm", CALL_TIMEOUT)  # the first may still have grown the heap
-        contestant.first_seconds = second["seconds"][0] if second else 0.0
+        warmed = contestant.ask("warm", START_TIMEOUT)
+        if warmed is not None and warmed["seconds"][0] < VISIT_SECONDS:  # it may still have grown the heap
+            warmed = contestant.ask("warm", CALL_TIMEOUT)
+        contestant.first_seconds = warmed["seconds"][0] if warmed else 0.0

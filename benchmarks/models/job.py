@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class Job:
             import torchvision
 
             model = self.load_into(torchvision.models.get_model(self.cell.model, weights=None)).eval()
-            partial = path.with_suffix(".partial")
+            partial = path.with_suffix(f".{os.getpid()}")  # two peers may export at once
             torch.onnx.export(model, (self.images(),), str(partial), dynamo=False, opset_version=17)
             partial.rename(path)
         return path

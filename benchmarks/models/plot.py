@@ -1,4 +1,4 @@
-"""The picture of a results file: how many times faster than each peer, and the bytes saved."""
+"""The README's picture of a results file: how many times faster than each peer, and the bytes saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.models.cells import Cell
 from benchmarks.models.peers import OURS, PEERS, PLAIN
-from benchmarks.models.report import cells_of, model_title, ratios
+from benchmarks.models.report import headline, model_title, ratios, threads_title
 from benchmarks.models.results import Results, write_atomically
 
 #: Eager in greys, Inductor in blues, the inference engines in warm colours; told apart without red and green.
@@ -41,10 +41,10 @@ def draw(results: Results, path: Path) -> None:
         ValueError: there is nothing to draw.
     """
     timed = {
-        task: [(cell, found) for cell, m in cells_of(results, task) if (found := ratios(m))]
+        task: [(cell, found) for cell, m in headline(results, task) if (found := ratios(m))]
         for task in ("infer", "train")
     }
-    saved = [pair for pair in cells_of(results, "saved") if "saved_bytes" in pair[1]["peers"].get(PLAIN, {})]
+    saved = [pair for pair in headline(results, "saved") if "saved_bytes" in pair[1]["peers"].get(PLAIN, {})]
     panels = {**timed, "saved": saved}
     rows: list[Any] = [[name for name in row if panels[name]] for row in ROWS]
     rows = [row * (2 // len(row)) for row in rows if row]  # a panel alone in its row spans both columns
@@ -107,8 +107,8 @@ def _draw_ratios(axes: Axes, timed: list[tuple[Cell, dict[str, Any]]], heading: 
 
 
 def _tick(cell: Cell) -> str:
-    threads = f"{cell.threads} thread{'s' * (cell.threads != 1)}"
-    return f"{model_title(cell.model)}, {cell.dtype}\nbatch {cell.batch}, {threads}"
+    dtype = f"{cell.dtype} fast" if cell.precision == "fast" else cell.dtype
+    return f"{model_title(cell.model)}, {dtype}\nbatch {cell.batch}, {threads_title(cell.threads)}"
 
 
 def _draw_saved(axes: Axes, saved: list[tuple[Cell, dict[str, Any]]]) -> None:

@@ -1,61 +1,106 @@
-"""The README's tables, written between its two marks from the results files."""
+"""What is read out of a results file, and the tables of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks.models import timing
 from benchmarks.models.cells import Cell
 from benchmarks.models.peers import OURS, PEERS, PLAIN
-from benchmarks.models.results import Results, write_atomically
+from benchmarks.models.results import Results
 
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 NO_NUMBER = "–"
 TASKS = {"infer": "inference", "train": "training step", "saved": "saved for backward"}
+NAMES = {"resnext50_32x4d": "ResNeXt-50 32×4d", "resnext101_32x8d": "ResNeXt-101 32×8d"}
+
+Measured = dict[str, Any]
+Cells = list[tuple[Cell, Measured]]
+
+
+def threads_title(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads != 1)}"
 
 
 def title(cell: Cell, cores: int) -> str:
     """``inference bf16, batch 16``; the threads where they are not the machine's."""
     dtype = "bf16 autocast" if cell.task == "train" and cell.dtype == "bf16" else cell.dtype
-    threads = "" if cell.threads == cores else f", {cell.threads} thread{'s' * (cell.threads != 1)}"
-    return f"{TASKS[cell.task]} {dtype}, batch {cell.batch}{threads}"
+    fast = " `fast`" if cell.precision == "fast" else ""
+    threads = "" if cell.threads == cores else f", {threads_title(cell.threads)}"
+    return f"{TASKS[cell.task]} {dtype}{fast}, batch {cell.batch}{threads}"
 
 
 def model_title(model: str) -> str:
-    """``ResNet-50`` for ``resnet50``; other names as they are."""
-    return model.replace("resnet", "ResNet-") if model.startswith("resnet") else model
+    """``ResNet-50`` for ``resnet50``; names of no known form as they are."""
+    plain = model.replace("resnet", "ResNet-") if model.startswith("resnet") else model
+    return NAMES.get(model, plain)
 
 
-def cells_of(results: Results, *tasks: str) -> list[tuple[Cell, dict[str, Any]]]:
-    """The measured cells of some tasks: by model, then inference before training, small batches first."""
+def _order(cell: Cell) -> tuple[object, ...]:
+    """By model (ResNet-18 before ResNet-101), inference before training, small batches first."""
+    digits = int("".join(filter(str.isdigit, cell.model.split("_")[0])) or 0)
+    family = cell.model.rstrip("0123456789")
+    kind = ("fp32", "bf16").index(cell.dtype), cell.precision
+    return family, digits, cell.model, cell.task, kind, cell.batch, -cell.threads, cell.neighbour
+
+
+def cells_of(results: Results, *tasks: str) -> Cells:
+    """The measured cells of some tasks."""
     cells = [(Cell.parse(name), measured) for name, measured in results["cells"].items()]
-    chosen = [pair for pair in cells if pair[0].task in tasks]
-    order = {"fp32": 0, "bf16": 1}
-    return sorted(chosen, key=lambda p: (p[0].model, p[0].task, order[p[0].dtype], p[0].batch, -p[0].threads))
+    return sorted((pair for pair in cells if pair[0].task in tasks), key=lambda pair: _order(pair[0]))
 
 
-def ratios(measured: dict[str, Any]) -> dict[str, timing.Spread]:
+def headline(results: Results, *tasks: str) -> Cells:
+    """What the README shows: ResNet-50 on all cores, at the batches of the suite ``main``."""
+    cores = results["device"]["cores"]
+    return [
+        (cell, measured)
+        for cell, measured in cells_of(results, *tasks)
+        if cell.task == "saved"
+        or (
+            (cell.model, cell.threads, cell.neighbour) == ("resnet50", cores, "none")
+            and cell.batch in (1, 16)
+        )
+    ]
+
+
+def ratios(measured: Measured, timings: str = "seconds") -> dict[str, timing.Spread]:
     """How many times faster than each peer ours is; nothing while parity is red or ours has no timings."""
     ours = measured["peers"].get(OURS, {})
-    if not measured["parity"]["green"] or "seconds" not in ours:
+    if not measured["parity"]["green"] or timings not in ours:
         return {}
     return {
-        name: timing.ratio(peer["seconds"], ours["seconds"])
+        name: timing.ratio(peer[timings], ours[timings])
         for name, peer in measured["peers"].items()
-        if name != OURS and "seconds" in peer
+        if name != OURS and timings in peer
     }
+
+
+def best(measured: Measured) -> tuple[str, timing.Spread] | None:
+    """The peer that comes nearest to ours, or is furthest ahead of it, and how many times faster ours is."""
+    found = ratios(measured)
+    return min(found.items(), key=lambda pair: pair[1].median) if found else None
 
 
 def images_per_second(cell: Cell, seconds: list[list[float]]) -> float:
     return cell.batch / timing.spread(timing.per_round(seconds)).median
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _speed(cell: Cell, measured: dict[str, Any]) -> str:
+def with_quartiles(spread: timing.Spread) -> str:
+    return f"{spread.median:.2f} <sub>{spread.low:.2f}–{spread.high:.2f}</sub>"
+
+
+def against_best(measured: Measured | None) -> str:
+    """``1.03 <sub>1.01–1.06</sub> OpenVINO``."""
+    found = best(measured) if measured is not None else None
+    return f"{with_quartiles(found[1])} {PEERS[found[0]].label}" if found else NO_NUMBER
+
+
+def speed(cell: Cell, measured: Measured) -> str:
     ours = measured["peers"].get(OURS, {})
     if "seconds" not in ours:
         return str(ours.get("status", NO_NUMBER))
@@ -64,30 +109,27 @@ def _speed(cell: Cell, measured: dict[str, Any]) -> str:
     return f"{images_per_second(cell, ours['seconds']):.1f} images/s"
 
 
-def speed_table(results: Results) -> list[str]:
-    """Rows are cells, columns are peers, numbers are how many times faster ours is, with quartiles."""
-    cells = cells_of(results, "infer", "train")
+def speed_table(cells: Cells, cores: int, one_thread: Callable[[Cell], Measured | None] | None) -> list[str]:
+    """Rows are cells, columns are peers, numbers are how many times faster ours is, with quartiles.
+
+    ``one_thread`` finds a cell's counterpart on one thread, whose ratio to the best peer ends the row.
+    """
     if not cells:
         return []
     peers = [p for p in PEERS.values() if p.name != OURS and any(p.name in m["peers"] for _, m in cells)]
-    lines = [
-        _row(["", "fusedres", *(f"× {peer.label}" for peer in peers)]),
-        _row([":--"] + ["--:"] * (len(peers) + 1)),
-    ]
-    for cell, measured in cells:
+    singles = [one_thread(cell) if one_thread else None for cell, _ in cells]
+    last = ["× the best peer, one thread"] if any(singles) else []
+    heads = ["", "fusedres", *(f"× {peer.label}" for peer in peers), *last]
+    lines = [row(heads), row([":--"] + ["--:"] * (len(heads) - 1))]
+    for (cell, measured), single in zip(cells, singles, strict=True):
         found = ratios(measured)
-        numbers = [
-            f"{found[p.name].median:.2f} <sub>{found[p.name].low:.2f}–{found[p.name].high:.2f}</sub>"
-            if p.name in found
-            else NO_NUMBER
-            for p in peers
-        ]
-        name = f"{model_title(cell.model)}, {title(cell, results['device']['cores'])}"
-        lines.append(_row([name, _speed(cell, measured), *numbers]))
+        numbers = [with_quartiles(found[p.name]) if p.name in found else NO_NUMBER for p in peers]
+        name = f"{model_title(cell.model)}, {title(cell, cores)}"
+        lines.append(row([name, speed(cell, measured), *numbers, *([against_best(single)] if last else [])]))
     return [*lines, "", *_reasons(cells)]
 
 
-def _reasons(cells: list[tuple[Cell, dict[str, Any]]]) -> list[str]:
+def _reasons(cells: Cells) -> list[str]:
     """Why some peer has no number, each reason once."""
     reasons = {
         f"{PEERS[name].label}: {peer['status']} ({peer['reason']})"
@@ -104,8 +146,8 @@ def saved_table(results: Results) -> list[str]:
     names = [n for n in (PLAIN, OURS, "recompute") if any(n in m["peers"] for _, m in cells)]
     if not names:
         return []
-    lines = [_row(["saved for backward, per image", *(PEERS[n].label for n in names)])]
-    lines.append(_row([":--"] + ["--:"] * len(names)))
+    lines = [row(["saved for backward, per image", *(PEERS[n].label for n in names)])]
+    lines.append(row([":--"] + ["--:"] * len(names)))
     for cell, measured in cells:
         plain = measured["peers"].get(PLAIN, {}).get("saved_bytes")
         numbers = []
@@ -113,14 +155,14 @@ def saved_table(results: Results) -> list[str]:
             found = measured["peers"].get(name, {}).get("saved_bytes")
             share = f" ({found / plain:.2f} ×)" if found and plain and name != PLAIN else ""
             numbers.append(f"{found / cell.batch / 1e6:.1f} MB{share}" if found else NO_NUMBER)
-        lines.append(_row([f"{model_title(cell.model)}, {cell.dtype}, batch {cell.batch}", *numbers]))
+        lines.append(row([f"{model_title(cell.model)}, {cell.dtype}, batch {cell.batch}", *numbers]))
     return [*lines, ""]
 
 
-def _conditions(results: Results) -> str:
+def conditions(results: Results, cells: Cells) -> str:
     """Where, when and with what: from the file, so that it cannot disagree with the numbers."""
     device = results["device"]
-    measured = list(results["cells"].values())
+    measured = [entry for _, entry in cells]
     days = sorted({cell["measured"][:10] for cell in measured})
     packages = ("torch", "torchvision", "onnxruntime", "openvino")
     versions = []
@@ -138,26 +180,3 @@ def _conditions(results: Results) -> str:
         "the peer's time divided by ours in that round, with its quartiles: above 1, fusedres is faster. "
         f"fusedres was {words}."
     )
-
-
-def render(results: Results, plot: str | None = None) -> str:
-    """The README's section for one machine; ``plot`` is the picture's path as the README sees it."""
-    if not results["cells"]:
-        raise ValueError("report: the results file must hold a measured cell; got none")
-    picture = [f"![How many times faster fusedres is than each peer]({plot})", ""] if plot else []
-    return "\n".join([*picture, *speed_table(results), *saved_table(results), _conditions(results)])
-
-
-def write_readme(readme: Path, sections: list[str]) -> None:
-    """Replace what stands between the two marks.
-
-    Raises:
-        ValueError: the README has not exactly one of each, in order.
-    """
-    text = readme.read_text()
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"{readme}: must hold one line {START} and, after it, one line {END}")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    body = "\n\n".join(sections)
-    write_atomically(readme, f"{before}{START}\n{body}\n{END}{after}".encode())

@@ -14,6 +14,7 @@ from benchmarks.models.cells import Cell
 from benchmarks.models.contestant import Contestant, start
 from benchmarks.models.job import Job
 from benchmarks.models.judge import compare_outputs
+from benchmarks.models.neighbour import Neighbour, neighbour_of
 from benchmarks.models.peers import EXACT, OURS, PLAIN, REFERENCE, Peer
 
 #: Thread pools spin for up to 200 ms after their last work; the next worker starts after that.
@@ -40,7 +41,8 @@ def measure(
         if cell.task == "saved":
             _count_saved(contestants, say)
         else:
-            time_rounds(contestants, rounds, say)
+            with neighbour_of(cell, folder) as neighbour:
+                time_rounds(contestants, rounds, say, neighbour)
     finally:
         for contestant in starting:
             contestant.close()
@@ -67,15 +69,25 @@ def _start_all(contestants: list[Contestant], job: Job, say: Say) -> None:
         list(pool.map(one, contestants))
 
 
-def time_rounds(contestants: list[Contestant], rounds: int, say: Say) -> None:
-    """Every round visits everyone once; the order turns, so that nobody always follows the same one."""
+def time_rounds(
+    contestants: list[Contestant], rounds: int, say: Say, neighbour: Neighbour | None = None
+) -> None:
+    """Every round visits everyone once; the order turns, so that nobody always follows the same one.
+
+    Where there is a neighbour, twice: alone, and right after that beside it.
+    """
     for number in range(rounds):
         turn = number % len(contestants)
         for contestant in contestants[turn:] + contestants[:turn]:
             if contestant.running:
                 say(f"round {number + 1} of {rounds}: {contestant.peer.label}")
                 time.sleep(SETTLE_SECONDS)
-                contestant.visit()
+                if neighbour is None:
+                    contestant.visit()
+                    continue
+                contestant.visit(neighbour=False)
+                with neighbour.spinning():
+                    contestant.visit()
 
 
 def _count_saved(contestants: list[Contestant], say: Say) -> None:

@@ -25,6 +25,16 @@ from benchmarks.models.protocol import Reply, claim_stdout, send
 from fusedres.cli.measure import saved_bytes
 
 
+def resident(field: str) -> int:
+    """Bytes of physical memory that the process holds (VmRSS), or the most it has held (VmHWM)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(fields[field].split()[0]) * 1024
+
+
 class PeakMemory:
     """The most physical memory the process held; Linux alone lets us start the count anew."""
 
@@ -33,12 +43,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): 5 resets the peak resident set size
 
     def bytes(self) -> int:
-        try:
-            status = Path("/proc/self/status").read_text()
-        except OSError:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        return int(fields["VmHWM"].split()[0]) * 1024
+        return resident("VmHWM")
 
 
 def timed(step: Callable[[], object], calls: int) -> Reply:
@@ -82,6 +87,7 @@ def main() -> None:
     peer, cell, folder, *tune = sys.argv[1:]
     job = Job(Cell.parse(cell), Path(folder), tune == ["tune"])
     torch.set_num_threads(job.cell.threads)
+    base = resident("VmRSS")  # with its libraries, before there is a model
     try:
         program = {**PEERS, REFERENCE.name: REFERENCE}[peer].prepare()(job)
     except Unsupported as reason:
@@ -90,7 +96,7 @@ def main() -> None:
     except Exception as error:  # whatever a peer raises is its result in this run
         send(replies, failure(error))
         return
-    send(replies, {"status": "ready"})
+    send(replies, {"status": "ready", "base_bytes": base})
     for line in sys.stdin:
         try:
             send(replies, answer(program, job, peer, line))

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "cpu/pages.h"
+#include "cpu/pool.h"
 
 namespace fusedres::cpu {
 namespace {
@@ -24,6 +25,23 @@ bool is_channels_last(const Tensor& x) {
     expected *= x.size(dimension);
   }
   return true;
+}
+
+// Smaller outputs stay in malloc's heap, which faults no pages for them once it is warm.
+constexpr int64_t kLeastPooled = 1 << 20;
+
+void give_back(void* data) { output_pool().give_back(data); }
+
+// A tensor that returns `data` to the pool when its storage is gone.
+Tensor pooled_nhwc(void* data, const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
+  const int64_t channels = shape[1], row = shape[3] * channels;
+  const std::vector<int64_t> strides{shape[2] * row, 1, row, channels};
+  try {
+    return torch::stable::from_blob(data, shape, strides, like.device(), dtype, give_back);
+  } catch (...) {
+    give_back(data);
+    throw;
+  }
 }
 
 }  // namespace
@@ -54,12 +72,16 @@ void check_like(const char* op, const char* name, const Tensor& x, const Tensor&
 }
 
 Tensor empty_nhwc(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
+  const int64_t element = dtype == ScalarType::Float ? 4 : dtype == ScalarType::BFloat16 ? 2 : 1;
+  const int64_t bytes = shape[0] * shape[1] * shape[2] * shape[3] * element;
+  if (bytes >= kLeastPooled) {
+    if (void* data = output_pool().take(bytes)) return pooled_nhwc(data, like, shape, dtype);
+  }
   Tensor x = torch::stable::empty(
       shape, dtype, std::nullopt, like.device(), std::nullopt, torch::headeronly::MemoryFormat::ChannelsLast);
-  // malloc maps what exceeds 32 MB anew each time: 12,500 faults for 51 MB, which take longer than any
-  // kernel.
-  const int64_t element = dtype == ScalarType::Float ? 4 : dtype == ScalarType::BFloat16 ? 2 : 1;
-  advise_large_pages(x.data_ptr(), x.numel() * element);
+  // Where the pool has no room: malloc maps what exceeds 32 MB anew each time, 12,500 faults for 51 MB, which
+  // take longer than any kernel.
+  advise_large_pages(x.data_ptr(), bytes);
   return x;
 }
 

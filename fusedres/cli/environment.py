@@ -47,6 +47,13 @@ VARIABLES = (
         "instruction set of the CPU kernels; default: the best there is",
     ),
     Variable(
+        "FUSEDRES_CPU_POOL",
+        "run",
+        "megabytes, or 0",
+        "the most memory kept for the CPU's next large outputs; 0 keeps none; default: an eighth of the "
+        "machine's, at most 4096",
+    ),
+    Variable(
         "FUSEDRES_CUDA_ARCHS",
         "build",
         "torch's spelling, as 8.0+PTX;9.0; or none",

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.models import report
+from benchmarks.models import page, readme, report
 from benchmarks.models.plot import draw
 from benchmarks.models.results import add, load, write_atomically
+from benchmarks.models.sweep_plot import draw_sweep
 from benchmarks.models.table import console_tables
 from tests.benchmarks._results import cell, results, timed
 
 
 def test_the_tables_say_what_was_measured() -> None:
-    text = report.render(results(), "plot.png")
+    text = readme.render(results(), "plot.png")
     assert "![How many times faster fusedres is than each peer](plot.png)" in text
     assert "| ResNet-50, inference fp32, batch 16 | 160.0 images/s | 2.00 <sub>2.00–2.10</sub> | – |" in text
     assert "ONNX Runtime: absent (onnxruntime not installed)" in text
@@ -38,8 +39,8 @@ def test_it_says_whether_ours_was_tuned(tuned: tuple[bool, bool], words: str) ->
     one = found["cells"]["infer-resnet50-fp32-b16-t2"]
     found["cells"]["infer-resnet50-fp32-b1-t2"] = {**one, "tuned": tuned[0]}
     found["cells"]["infer-resnet50-fp32-b16-t2"] = {**one, "tuned": tuned[1]}
-    assert f"fusedres was {words}." in report.render(found)
-    assert "fusedres was not tuned." in report.render(results()), "files from before"
+    assert f"fusedres was {words}." in readme.render(found)
+    assert "fusedres was not tuned." in readme.render(results()), "files from before"
 
 
 def test_no_speed_up_while_parity_is_red() -> None:
@@ -47,28 +48,72 @@ def test_no_speed_up_while_parity_is_red() -> None:
     red["cells"]["infer-resnet50-fp32-b16-t2"] = cell(
         {"fusedres": timed(0.1), "eager": timed(9.0)}, green=False
     )
-    text = report.render(red)
+    text = readme.render(red)
     assert "parity is red: no speed-up reported" in text
     assert "90.00" not in text
     assert report.ratios(red["cells"]["infer-resnet50-fp32-b16-t2"]) == {}
 
 
+def test_the_readme_shows_resnet50_on_all_cores_with_one_thread_beside() -> None:
+    found = results()
+    cells = found["cells"]
+    cells["infer-resnet50-fp32-b16-t1"] = cell(
+        {"fusedres": timed(0.2), "eager": timed(0.5), "openvino": timed(0.25)}
+    )
+    cells["infer-resnet50-fp32-b16-t2-fast"] = cells["infer-resnet50-fp32-b16-t2"]
+    cells["infer-resnet101-fp32-b16-t2"] = cells["infer-resnet50-fp32-b16-t2"]
+    cells["infer-resnet50-fp32-b1-t2-busy"] = cells["infer-resnet50-fp32-b16-t2"]
+    text = readme.render(found)
+    assert "× the best peer, one thread |" in text
+    assert "2.00 <sub>2.00–2.10</sub> | – | 1.25 <sub>1.25–1.25</sub> OpenVINO |" in text
+    assert "| ResNet-50, inference fp32 `fast`, batch 16 | 160.0 images/s |" in text
+    assert "1 thread" not in text and "ResNet-101" not in text and "inference fp32, batch 1 " not in text
+
+
+def test_the_page_has_the_rest(tmp_path: Path) -> None:
+    found = results()
+    cells = found["cells"]
+    one = cells["infer-resnet50-fp32-b16-t2"]
+    for batch in (1, 2, 4):
+        cells[f"infer-resnet50-fp32-b{batch}-t1"] = one
+    cells["infer-resnet101-fp32-b16-t2"] = one
+    beside = {
+        "fusedres": {**timed(0.15, 0.15), "alone_seconds": [[0.1], [0.1]]},
+        "openvino": {**timed(0.24, 0.24), "alone_seconds": [[0.12], [0.12]]},
+    }
+    cells["infer-resnet50-fp32-b1-t2-pinned"] = cell(beside)
+    assert draw_sweep(found, tmp_path / "sweep.png")
+    text = page.render(found, "sweep.png")
+    assert "| ResNet-101, inference fp32, batch 16 | 160.0 images/s | 2.00" in text
+    assert "![ResNet-50 at batch sizes 1 to 64](sweep.png)" in text
+    assert "| ResNet-50, inference fp32, batch 4, 1 thread | 40.0 images/s | 2.00" in text
+    assert "| 30 (0.60 × eager) | 50 | 3 | 3 |" in text
+    assert "1.50 <sub>1.50–1.50</sub> | 2.00 <sub>2.00–2.00</sub> | 1.20 → 1.60 |" in text
+    page.write_page(tmp_path / "page.md", [text, ""])
+    assert (tmp_path / "page.md").read_text().startswith("# Benchmarks")
+
+
+def test_two_batch_sizes_make_no_curve(tmp_path: Path) -> None:
+    assert not draw_sweep(results(), tmp_path / "sweep.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{report.START}\nold\n{report.END}\n\nafter\n")
-    report.write_readme(readme, ["new"])
-    assert readme.read_text() == f"# Title\n\n{report.START}\nnew\n{report.END}\n\nafter\n"
+    path = tmp_path / "README.md"
+    path.write_text(f"# Title\n\n{readme.START}\nold\n{readme.END}\n\nafter\n")
+    readme.write_readme(path, ["new"])
+    assert path.read_text() == f"# Title\n\n{readme.START}\nnew\n{readme.END}\n\nafter\n"
 
 
 @pytest.mark.parametrize(
-    "text", ["", report.START, f"{report.END}{report.START}", report.START * 2 + report.END]
+    "text", ["", readme.START, f"{readme.END}{readme.START}", readme.START * 2 + readme.END]
 )
 def test_a_readme_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
+    path = tmp_path / "README.md"
+    path.write_text(text)
     with pytest.raises(ValueError, match="must hold one line <!-- bench:start -->"):
-        report.write_readme(readme, ["new"])
-    assert readme.read_text() == text
+        readme.write_readme(path, ["new"])
+    assert path.read_text() == text
 
 
 def test_cells_are_merged_into_the_file(tmp_path: Path) -> None:

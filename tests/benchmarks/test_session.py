@@ -13,6 +13,7 @@ from benchmarks.models.cells import Cell
 from benchmarks.models.contestant import Contestant
 from benchmarks.models.job import Job
 from benchmarks.models.judge import compare_outputs
+from benchmarks.models.neighbour import neighbour_of
 from benchmarks.models.peers import PEERS, Peer
 from benchmarks.models.protocol import Worker
 
@@ -54,6 +55,19 @@ def test_every_round_visits_everyone_and_a_dead_peer_drops_out(
     assert results["ort"]["status"] == "failed" and "exit status 3" in results["ort"]["reason"]
     firsts = [line.split(": ")[1] for line in order if line.startswith(("round 1", "round 2"))]
     assert firsts[0] == PEERS["fusedres"].label and PEERS["eager"].label in firsts[3:4]
+
+
+def test_beside_a_neighbour_every_round_counts_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SETTLE_SECONDS", 0.0)
+    monkeypatch.chdir(Path(__file__).parents[2])
+    ours = waiting("fusedres", tmp_path)
+    cell = Cell("infer", "resnet18", "fp32", 1, 1, neighbour="pinned")
+    with neighbour_of(cell, tmp_path) as neighbour:
+        session.time_rounds([ours], 2, lambda words: None, neighbour)
+    ours.close()
+    assert ours.result()["seconds"] == ours.result()["alone_seconds"] == [[0.25, 0.25]] * 2
+    with neighbour_of(Cell("infer", "resnet18", "fp32", 1, 1), tmp_path) as nobody:
+        assert nobody is None
 
 
 def outputs(job: Job, **logits: torch.Tensor) -> None:

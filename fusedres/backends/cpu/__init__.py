@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from fusedres._build import extension_missing
-from fusedres.backends.cpu import algorithms, backward, conv, engine
+from fusedres.backends.cpu import algorithms, backward, conv, engine, pool
 from fusedres.ops._dispatch import Backend, register_backend
 
-__all__ = ["algorithms", "backward", "conv", "engine"]
+__all__ = ["algorithms", "backward", "conv", "engine", "pool"]
 
 DTYPES = (torch.float32, torch.bfloat16)
 
