@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from fusedres._settings import PRECISION, as_it_was
 from fusedres.ops._registry import kernel
 from fusedres.ops._residual import (
     Block,
@@ -67,9 +68,9 @@ def backward(
 
     ``identity`` says that the skip is the block's own input, so that the join's gradient is added to dx.
     """
-    if block.batch_stats:
-        return _BatchStats(method, block, saved, identity, needs).run(dout)
-    return _Frozen(method, block, saved, identity, needs).run(dout)
+    kind = _BatchStats if block.batch_stats else _Frozen
+    with as_it_was(PRECISION, method.precision):
+        return kind(method, block, saved, identity, needs).run(dout)
 
 
 class _Backward:

@@ -15,6 +15,7 @@ from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
 
 Call = Callable[[], object]
 
+_WINOGRAD = {Algorithm.WINOGRAD_F32, Algorithm.WINOGRAD4_F32}
 _SERVES = {"float32": ("_F32",), "bfloat16": ("_BF16_DOT", "_BF16_AMX")}
 
 
@@ -25,7 +26,8 @@ def algorithms(convolution: Convolution) -> Mapping[str, Call]:
         for algorithm in Algorithm
         if algorithm.name.endswith(_SERVES[convolution.dtype])
         and engine.runs(algorithm)
-        and (algorithm != Algorithm.WINOGRAD_F32 or _winograd_takes(convolution))
+        and (algorithm not in _WINOGRAD or _winograd_takes(convolution))
+        and (algorithm not in engine.FAST or convolution.precision == "fast")
     ]
     calls = _MAKERS[convolution.use](convolution, served)
     default = engine.by_rule(convolution)[0]
@@ -108,7 +110,7 @@ def _wgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]
             engine.wgrad, x, dy, None, None, convolution.w, g.stride, g.padding, algorithm
         )
         for algorithm in served
-        if algorithm != Algorithm.DIRECT_BF16_DOT
+        if algorithm not in (Algorithm.DIRECT_BF16_DOT, Algorithm.WINOGRAD4_F32)
     }
     calls[ONEDNN] = partial(convolution_gradient, dy, x, w, *g, of="w")
     return calls
