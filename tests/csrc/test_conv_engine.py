@@ -196,9 +196,7 @@ def test_without_affine_and_relu(case: Case, algorithm: Algorithm) -> None:
     exact = F.conv2d(x.double(), w.double(), **geometry)
     assert (ours < 0).any() or case.k == 1
     torchs = F.conv2d(x, w, **geometry)
-    assert_within_two_x(
-        ours, exact, torchs, f"{case} {algorithm.name}", *allowance(case, algorithm, x, w)
-    )
+    assert_within_two_x(ours, exact, torchs, f"{case} {algorithm.name}", *allowance(case, algorithm, x, w))
 
 
 def guarded(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ constexpr int64_t kBlockBytes = 1152 * 1024;
 // to 6.8.
 constexpr int64_t kLargeWeights = 5 * 1024 * 1024;
 constexpr int64_t kLargeBlock = 8 * 1024 * 1024;  // V and M
-constexpr int64_t kLine = 16;  // floats
+constexpr int64_t kLine = 16;                     // floats
 
 }  // namespace
 
@@ -54,8 +54,7 @@ void WinogradConv::plan(int64_t for_threads) {
   const int64_t own = split_panels ? patches : ceil_div(patches, chunks(0));
   point_by_point = (split_panels ? weights / threads : weights) > kLargeWeights && own > fitting;
   const int64_t m_bytes = one.points * panels_at_once() * kPanel * 4;
-  const int64_t at_once =
-      point_by_point ? std::max(fitting, kLargeBlock / (v_bytes + m_bytes)) : fitting;
+  const int64_t at_once = point_by_point ? std::max(fitting, kLargeBlock / (v_bytes + m_bytes)) : fitting;
   block = split_panels ? patches : ceil_div(own, ceil_div(own, at_once));
 }
 
