@@ -4,7 +4,7 @@ from fusedres import backends as _backends  # noqa: F401  (back-ends enter thems
 from fusedres import models as _models
 from fusedres import plan
 from fusedres._build import build_info
-from fusedres._settings import backend, composition, memory, precision, set_backend
+from fusedres._settings import backend, composition, memory, precision, set_backend, set_precision
 from fusedres._version import __version__
 from fusedres.models import *  # noqa: F403
 from fusedres.nn import FusedBasicBlock, FusedBottleneck, fuse, refresh, unfuse
@@ -28,6 +28,7 @@ __all__ = [
     "precision",
     "refresh",
     "set_backend",
+    "set_precision",
     "stem",
     "tune",
     "unfuse",

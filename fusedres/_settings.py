@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 #: Every switch turned by a context that is open now, in order; and how often one was turned for the process.
@@ -64,12 +64,17 @@ class Setting:
             self._context.reset(token)
 
 
+def as_it_was(setting: Setting, value: str) -> AbstractContextManager[None]:
+    """``setting`` at ``value``, which a forward noted, for what runs later: its backward, compiled code."""
+    return nullcontext() if setting.get() == value else setting.using(value)
+
+
 BACKEND = Setting("backend", ("auto", "reference", "cpu", "cuda", "triton"), "FUSEDRES_BACKEND")
 COMPOSITION = Setting(
     "composition", ("auto", "plain", "pointwise", "stats", "mainloop"), "FUSEDRES_COMPOSITION"
 )
 MEMORY = Setting("memory", ("save", "recompute"))
-PRECISION = Setting("precision", ("default", "fast"))
+PRECISION = Setting("precision", ("default", "fast"), "FUSEDRES_PRECISION")
 
 
 def backend(name: str) -> AbstractContextManager[None]:
@@ -107,6 +112,19 @@ def memory(name: str) -> AbstractContextManager[None]:
 
 
 def precision(name: str) -> AbstractContextManager[None]:
-    """``"default"`` keeps the 2× rule; ``"fast"`` allows variants with their own documented error."""
+    """``"default"`` keeps the 2× rule; ``"fast"`` allows algorithms with an error of their own.
+
+    ``docs/numerics.md`` states each one's: today Winograd's F(4×4, 3×3) in fp32 on a CPU. Where a back-end
+    has none for a layer, ``"fast"`` changes nothing. Enter it outside compiled code. A forward keeps its
+    precision for its backward.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     PRECISION.check(name)
     return PRECISION.using(name)
+
+
+def set_precision(name: str | None) -> None:
+    """Choose the precision for the whole process; ``None`` undoes it. See :func:`precision`."""
+    PRECISION.set(name)

@@ -8,17 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import fusedres
 from benchmarks.models.contestant import Contestant
 from benchmarks.models.job import Job
 from benchmarks.models.peers import EXACT, OURS, PLAIN
-from fusedres.cli.parity import FACTOR, Parity, two_times_rule
+from fusedres.cli.parity import Parity, two_times_rule
 from fusedres.cli.training import Step, judge
 
 Verdict = dict[str, Any]
-
-#: What ``fusedres.precision("fast")`` may err by, as a multiple of plain PyTorch's error: Winograd's larger
-#: tiles lose that much in a layer, and the layers of a network all alike.
-FAST_FACTORS = {"fp32": 5.0, "bf16": 2.5}
 
 
 def compare_outputs(job: Job, contestants: list[Contestant]) -> Verdict:
@@ -38,11 +35,11 @@ def compare_outputs(job: Job, contestants: list[Contestant]) -> Verdict:
         if found is not None:
             truth = exact.get("truth", exact)
             contestant.error = _relative_rms(found["logits"], truth["logits"])
-    if job.cell.task == "infer":
-        factor = FAST_FACTORS[job.cell.dtype] if job.cell.precision == "fast" else FACTOR
-        sides = (side["logits"] for side in (ours, plain, exact))
-        return _verdict((two_times_rule("logits", *sides, factor),))
-    return _verdict(judge(Step(**ours), Step(**plain), Step(**exact["truth"]), Step(**exact["moved"])))
+    with fusedres.precision(job.cell.precision):  # which has factors of its own
+        if job.cell.task == "infer":
+            sides = (side["logits"] for side in (ours, plain, exact))
+            return _verdict((two_times_rule("logits", *sides),))
+        return _verdict(judge(Step(**ours), Step(**plain), Step(**exact["truth"]), Step(**exact["moved"])))
 
 
 def _verdict(kinds: tuple[Parity, ...]) -> Verdict:

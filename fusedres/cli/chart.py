@@ -51,7 +51,7 @@ def draw_chart(
                 _draw_photo(figure.add_subplot(cells[column]), thumbnails[index], seen[index], names)
     c = comparison
     verdict = "passed" if c.passed else "FAILED"
-    heading = f"{c.model}, batch {c.batch}, {c.size}×{c.size}, {c.dtype}: parity {verdict}"
+    heading = f"{c.model}, batch {c.batch}, {c.size}×{c.size}, {c.arithmetic}: parity {verdict}"
     figure.suptitle(heading, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
     note = setting(comparison) + (f"\n{comparison.caveat}" if comparison.caveat else "")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=8, color=MUTED)

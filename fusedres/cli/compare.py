@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from fusedres._settings import PRECISION
 from fusedres.cli import inference, training
 from fusedres.cli.chart import draw_chart
 from fusedres.cli.console import UserError, check_choice, out, pick_device, require, user_errors, warn
@@ -27,7 +28,7 @@ from fusedres.cli.networks import DTYPES, build_ours, build_plain
 from fusedres.cli.photos import Photo, read_photos, shipped_photos
 from fusedres.cli.report import as_json, markdown, print_report, write_json, write_text
 from fusedres.cli.results import Comparison, Section
-from fusedres.cli.tune import cpu_threads
+from fusedres.cli.tune import PRECISION_HELP, at_precision, cpu_threads
 from fusedres.cli.weights import MODELS, WEIGHTS_HELP, Weights, find_weights
 from fusedres.plan._lookup import in_force
 
@@ -76,10 +77,11 @@ def compare(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the crops, and of seeded weights.")] = 0,
     tune: Annotated[bool, typer.Option("--tune", help="Tune ours first, as `fusedres tune` does.")] = False,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
 ) -> None:
     """Compare torchvision's model and ours on real photographs: the same answers, how fast.
 
-    Exits with 1 where ours breaks the 2× rule of docs/numerics.md, with 2 on bad input.
+    Exits with 1 where ours breaks the rule of docs/numerics.md, with 2 on bad input.
     """
     with user_errors():
         check_choice("--model", model, MODELS)
@@ -90,7 +92,7 @@ def compare(
         require("matplotlib.figure", "the chart")  # before minutes of work rather than after
         _make_folder(folder)
         photos, unreadable = _photographs([*(images or []), *(more or [])])
-        with cpu_threads(threads):
+        with cpu_threads(threads), at_precision(precision):
             comparison = _run_and_write(settings, photos, unreadable, folder)
     if not comparison.passed:
         raise typer.Exit(1)
@@ -123,6 +125,7 @@ def _run_and_write(
         sections=sections,
         versions=versions(),
         plan=_plan(settings),
+        precision=PRECISION.get(),
     )
     shown = len(sections[0].seen)
     thumbnails = [displayable(image, weights.preset) for image in batch.images[:shown]]

@@ -29,6 +29,12 @@ VARIABLES = (
         "how a block's kernels are composed in training",
     ),
     Variable(
+        "FUSEDRES_PRECISION",
+        "import",
+        "default, fast",
+        "fast allows algorithms with a documented error of their own",
+    ),
+    Variable(
         "FUSEDRES_AUTOTUNE",
         "run",
         "0, 1",

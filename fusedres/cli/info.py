@@ -17,7 +17,7 @@ from fusedres._settings import BACKEND
 from fusedres.cli.console import out, pick_device, user_errors
 from fusedres.cli.environment import VARIABLES
 from fusedres.cli.machine import device_name, versions
-from fusedres.cli.tune import cpu_threads, subject
+from fusedres.cli.tune import PRECISION_HELP, at_precision, cpu_threads, subject
 from fusedres.ops._dispatch import BACKENDS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
@@ -33,11 +33,12 @@ def info(
     size: Annotated[int, typer.Option(min=32, help="Side of an image.")] = 224,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's)")] = None,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
 ) -> None:
     """Show versions, devices, back-ends, build flags and environment variables, and what a model runs."""
     console = out()
     if model is not None:
-        with user_errors(), cpu_threads(threads):
+        with user_errors(), cpu_threads(threads), at_precision(precision):
             chosen = subject(model, batch, dtype, train, size, pick_device(device))
             with chosen.as_it_runs():
                 explanation = plan.explain(chosen.model, chosen.images, train=train)

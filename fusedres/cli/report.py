@@ -26,7 +26,7 @@ Row = tuple[str, ...]
 
 def title(comparison: Comparison, section: Section) -> str:
     c = comparison
-    return f"{section.mode}: {c.model}, batch {c.batch}, {c.size}×{c.size}, {c.dtype}"
+    return f"{section.mode}: {c.model}, batch {c.batch}, {c.size}×{c.size}, {c.arithmetic}"
 
 
 def setting(comparison: Comparison) -> str:

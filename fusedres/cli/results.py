@@ -68,10 +68,16 @@ class Comparison:
     sections: tuple[Section, ...]
     versions: dict[str, str]
     plan: str = "the default rules, not tuned"
+    precision: str = "default"
 
     @property
     def passed(self) -> bool:
         return all(section.passed for section in self.sections)
+
+    @property
+    def arithmetic(self) -> str:
+        """The dtype, and the precision where that is not the default."""
+        return self.dtype if self.precision == "default" else f"{self.dtype} {self.precision}"
 
     @property
     def caveat(self) -> str | None:

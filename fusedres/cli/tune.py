@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,11 +12,13 @@ import typer
 from torch import Tensor, nn
 
 import fusedres
+from fusedres._settings import PRECISION
 from fusedres.cli.console import UserError, check_choice, out, pick_device, user_errors
 from fusedres.cli.networks import DTYPES
 from fusedres.cli.weights import MODELS
 
 MODEL_HELP = f"One of {', '.join(MODELS)}."
+PRECISION_HELP = "default or fast, as fusedres.precision (default: FUSEDRES_PRECISION's)"
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,22 @@ def tune(
     budget: Annotated[
         float | None, typer.Option(min=1.0, help="Seconds after which no block is begun.")
     ] = None,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
 ) -> None:
     """Time what can run each block on this device, keep the fastest, and say what was chosen and why."""
-    with user_errors(), cpu_threads(threads):
+    with user_errors(), cpu_threads(threads), at_precision(precision):
         chosen = subject(model, batch, dtype, train, size, pick_device(device))
         with chosen.as_it_runs():
             report = fusedres.tune(chosen.model, chosen.images, train=train, budget_s=budget, table=False)
     report.show(out())
+
+
+def at_precision(name: str | None) -> AbstractContextManager[None]:
+    """``fusedres.precision(name)``; ``None`` leaves it."""
+    if name is None:
+        return nullcontext()
+    check_choice("--precision", name, PRECISION.choices)
+    return fusedres.precision(name)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from fusedres._settings import BACKEND
+from fusedres._settings import BACKEND, PRECISION
 from fusedres.ops import _checks
 from fusedres.ops._caches import fingerprint, on_forget
 from fusedres.ops._dispatch import PreparedBlock
@@ -105,7 +105,7 @@ def _note(block: nn.Module, x: Tensor, choice: Choice, run: PreparedBlock) -> No
 
 
 def _circumstances(x: Tensor, choice: Choice) -> tuple[object, ...]:
-    return x.shape, x.dtype, x.device, BACKEND.get(), choice, torch.get_num_threads()
+    return x.shape, x.dtype, x.device, BACKEND.get(), PRECISION.get(), choice, torch.get_num_threads()
 
 
 def _read(module: nn.Module) -> Iterable[object]:

@@ -22,10 +22,10 @@ LIBRARY = torch.library.Library("fusedres", "FRAGMENT")  # type: ignore[no-untyp
 #: Tensors a layer brings to an op: weight, gamma, beta, running mean, running variance.
 LAYER_TENSORS = 5
 
-_METHOD_ARGS = "str backend, str composition, bool recompute"
+_METHOD_ARGS = "str backend, str composition, bool recompute, str precision"
 
 #: Places of the arguments that follow the tensors.
-_GEOMETRY, _RELU, _BATCH_STATS, _SAVE, _BACKEND, _COMPOSITION, _RECOMPUTE = range(1, 8)
+_GEOMETRY, _RELU, _BATCH_STATS, _SAVE, _BACKEND, _COMPOSITION, _RECOMPUTE, _PRECISION = range(1, 9)
 
 
 def flat_geometry(geometries: Sequence[Geometry]) -> list[int]:
@@ -109,9 +109,8 @@ class BlockOp:
         return args[1 + LAYER_TENSORS * self.layer_count + 1 + place]
 
     def _method(self, args: Sequence[Any]) -> Method:
-        return Method(
-            self._tail(args, _BACKEND), self._tail(args, _COMPOSITION), self._tail(args, _RECOMPUTE)
-        )
+        places = _BACKEND, _COMPOSITION, _RECOMPUTE, _PRECISION
+        return Method._make(self._tail(args, place) for place in places)
 
     def _forward(self, *args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         x, residual, block = self._parse(args)
@@ -173,7 +172,7 @@ class BlockOp:
         ctx.method = self._method(inputs)
 
     def _backward(self, ctx: Any, dout: Tensor | None, _kept: Any, _statistics: Any) -> tuple[Any, ...]:
-        arguments = 1 + LAYER_TENSORS * self.layer_count + 1 + _RECOMPUTE + 1
+        arguments = 1 + LAYER_TENSORS * self.layer_count + 1 + _PRECISION + 1
         if dout is None:
             return (None,) * arguments
         x, out, *rest = ctx.saved_tensors
@@ -231,6 +230,7 @@ def _residual_backward_impl(
     backend: str,
     composition: str,
     recompute: bool,
+    precision: str,
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], list[Tensor]]:
     layers = [
         Layer(w, gamma, beta, None, None, 0.0, g)
@@ -238,7 +238,7 @@ def _residual_backward_impl(
     ]
     chain, skip = (layers[:-1], layers[-1]) if downsample else (layers, None)
     grads = _residual_backward.backward(
-        Method(backend, composition, recompute),
+        Method(backend, composition, recompute, precision),
         Block(chain, skip, relu, batch_stats),
         dout,
         _residual_backward.Saved(x, out, kept, statistics_of(statistics)),
@@ -272,6 +272,7 @@ def _residual_backward_fake(
     betas: list[Tensor | None], kept: list[Tensor], statistics: list[Tensor], geometry: list[int],
     downsample: bool, relu: bool, batch_stats: bool, identity: bool, need_x: bool, need_residual: bool,
     need_weight: list[bool], need_bn: list[bool], backend: str, composition: str, recompute: bool,
+    precision: str,
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], list[Tensor]]:  # fmt: skip
     def bn(parameters: list[Tensor | None]) -> list[Tensor]:
         wide = accumulate_dtype(x.dtype)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusedres._settings import COMPOSITION, MEMORY
+from fusedres._settings import COMPOSITION, MEMORY, PRECISION
 from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
 from fusedres.ops._dispatch import COMPOSITIONS, PreparedBlock, resolve_backend
@@ -200,7 +200,7 @@ def run_block(
     out, _, statistics = op(
         _checks.nhwc(x), *operands, _checks.nhwc(residual), [layer.eps for _, layer, _ in every],
         flat_geometry([g for _, _, g in every]), relu, batch[0], save, backend, chosen,
-        MEMORY.get() == "recompute",
+        MEMORY.get() == "recompute", PRECISION.get(),
     )  # fmt: skip
     if training:
         output_shapes = [*shapes[1:], *([shapes[-1]] if downsample is not None else [])]

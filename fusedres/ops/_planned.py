@@ -25,7 +25,8 @@ class Convolution(NamedTuple):
 
     ``use`` is "infer" (weights packed once), "fprop" or "dgrad" (weights used once; dgrad's shapes are
     those of the forward convolution that computes it), "strided_dgrad" (of a 1x1: ``x`` is dy, ``w`` the
-    turned filters, the stride the forward's) or "wgrad" (the forward's shapes).
+    turned filters, the stride the forward's) or "wgrad" (the forward's shapes). ``precision`` is what
+    ``fusedres.precision`` allows.
     """
 
     backend: str
@@ -38,6 +39,7 @@ class Convolution(NamedTuple):
     dilation: tuple[int, ...]
     groups: int
     threads: int
+    precision: str = "default"
 
 
 #: The algorithms that plans chose, by the names the back-end gave its candidates.

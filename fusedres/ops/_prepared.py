@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from fusedres._settings import PRECISION
 from fusedres.ops._caches import DerivedCache
 from fusedres.ops._dispatch import BACKENDS, PreparedBlock
 from fusedres.ops._residual import Layer
@@ -81,5 +82,6 @@ def prepared_block(
     assert first is not None
     constants = tuple((layer.eps, layer.geometry) for layer in layers)
     # Threads: a plan may choose another algorithm for another number of them.
-    variant = (backend, x.shape, x.dtype, downsample is None, constants, torch.get_num_threads())
+    switches = backend, PRECISION.get(), torch.get_num_threads()
+    variant = (*switches, x.shape, x.dtype, downsample is None, constants)
     return _BLOCKS.get(first, tuple(others), variant, make)

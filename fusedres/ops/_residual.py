@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fusedres._settings import PRECISION, as_it_was
 from fusedres.ops._caches import frozen_statistics, running_affine
 from fusedres.ops._registry import kernel
 from fusedres.ops._shapes import Geometry
@@ -49,11 +50,12 @@ class Statistics(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How the arithmetic is done: the back-end, the composition, what backward forms again."""
+    """How the arithmetic is done: the back-end, the composition, what backward forms again, the precision."""
 
     backend: str
     composition: str
     recompute: bool
+    precision: str
 
 
 class Block(NamedTuple):
@@ -128,9 +130,9 @@ def forward(
         The output; what backward needs besides it (empty without ``save``); the statistics of each
         layer (empty for frozen BatchNorm without ``save``).
     """
-    if block.batch_stats:
-        return _forward_batch_stats(method, block, x, residual, save)
-    return _forward_frozen(method, block, x, residual, save)
+    run = _forward_batch_stats if block.batch_stats else _forward_frozen
+    with as_it_was(PRECISION, method.precision):
+        return run(method, block, x, residual, save)
 
 
 def _forward_batch_stats(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fusedres._settings import PRECISION, as_it_was
 from fusedres.ops._residual import Block, Method
 from fusedres.ops._residual_batch_stats import BatchStatsWalk
 from fusedres.ops._residual_frozen import FrozenWalk
@@ -20,4 +21,5 @@ def backward(
     ``identity`` says that the skip is the block's own input, so that the join's gradient is added to dx.
     """
     walk = BatchStatsWalk if block.batch_stats else FrozenWalk
-    return walk(method, block, saved, identity, needs).run(dout)
+    with as_it_was(PRECISION, method.precision):
+        return walk(method, block, saved, identity, needs).run(dout)

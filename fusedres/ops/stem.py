@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusedres._settings import PRECISION
 from fusedres.ops import _checks
 from fusedres.ops._block_op import LIBRARY, parse_geometry, refuse_double_backward, weight_gradient
 from fusedres.ops._caches import running_affine
@@ -64,7 +65,7 @@ def _forward(
     layer = Layer(w, gamma, beta, running_mean, running_var, eps, parse_geometry(geometry)[0])
     statistics: Statistics | None = None
     if batch_stats:
-        y, statistics = conv_batch_stats(Method(backend, composition, False), x, None, layer)
+        y, statistics = conv_batch_stats(Method(backend, composition, False, PRECISION.get()), x, None, layer)
         affine = statistics.affine
     else:
         y = kernel(backend, "conv_affine_act")(x, w, None, None, None, False, *layer.geometry)

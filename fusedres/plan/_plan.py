@@ -15,7 +15,7 @@ from fusedres.ops._registry import KERNEL_OPS
 from fusedres.plan._device import identity
 
 #: Raised when a field changes its meaning.
-FORMAT = 1
+FORMAT = 2
 
 Tile = tuple[int, ...]
 TileKey = tuple[object, ...]

@@ -68,8 +68,19 @@ def test_the_packages_rules_name_what_exists() -> None:
     for rule in tables["composition"]:
         assert set(rule.then) <= set(COMPOSITION.choices[2:]) and rule.why
     algorithms = {*(a.name.lower() for a in engine.Algorithm), engine.ONEDNN}
-    facts = {"use", "dtype", "taps", "stride", "dilation", "groups", "isa", "channels", "weights"}
-    facts |= {"map_pixels", "batch_pixels", "patches"}
+    facts = {
+        "use",
+        "dtype",
+        "precision",
+        "taps",
+        "stride",
+        "dilation",
+        "groups",
+        "isa",
+        "channels",
+        "weights",
+    }
+    facts |= {"map_pixels", "batch_pixels", "patches", "thread_patches"}
     for rule in tables["cpu convolution"]:
         assert set(rule.then) <= algorithms and rule.why
         assert rule.then[-1] == engine.ONEDNN, "the one that always runs comes last"

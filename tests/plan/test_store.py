@@ -52,7 +52,7 @@ def test_round_trip_through_json() -> None:
 def test_round_trip_through_the_cache(plans: Path) -> None:
     put_in_force(example())
     path = plan.save()
-    assert path.parent == plans and json.loads(path.read_text())["format"] == 1
+    assert path.parent == plans and json.loads(path.read_text())["format"] == 2
     plan.clear()
     assert not CONVOLUTIONS and not TILES
     assert plan.load() == in_force(CPU) == example()

@@ -119,10 +119,10 @@ PackedHeader header_for(
         std::to_string(groups));
   const Filter filter{w.size(0),  w.size(1) * groups, w.size(2),   w.size(3),   stride[0], stride[1],
                       padding[0], padding[1],         dilation[0], dilation[1], groups};
-  if (chosen == Algorithm::kWinogradF32 &&
+  if (winograd_outputs(chosen) > 0 &&
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1 ||
        filter.dilation_h != 1 || filter.dilation_w != 1 || groups != 1))
-    fail(std::string(op) + ": Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1, dilation 1, 1 group");
+    fail(std::string(op) + ": Winograd's algorithms need a 3 x 3 filter of stride 1, dilation 1, 1 group");
   if (filter.rows * filter.cols > kMostTaps)
     fail(
         std::string(op) + ": a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +

@@ -18,6 +18,7 @@ const TileFamily kTilesBf16Amx{};
 const WgradKernels kWgradAvx512{};
 const WgradBf16Kernels kWgradBf16Amx{};
 const WinogradTransforms kWinogradAvx512{};
+const WinogradTransforms kWinogradF4Avx512{};
 
 }  // namespace fusedres::conv
 #endif

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/element.h"
+#include "cpu/conv/winograd_f4.h"
 
 namespace fusedres::conv {
 namespace {
@@ -89,33 +90,48 @@ void pack_quads_f32(const PackedHeader& header, const Panel<float>& panel, float
             *out++ = panel.at(f / 4 * 4 + (f + turn) % 4, 4 * block + f % 4, r, s);
 }
 
-// The transform matrix G of F(2x2, 3x3) (Lavin and Gray, 2016) applied to three weights.
-inline void winograd_column(double g0, double g1, double g2, double out[4]) {
-  out[0] = g0;
-  out[1] = (g0 + g1 + g2) / 2;
-  out[2] = (g0 - g1 + g2) / 2;
-  out[3] = g2;
-}
+// The transform matrices G of F(2x2, 3x3) (Lavin and Gray, 2016) and F(4x4, 3x3), applied to three weights.
+struct WinogradF2 {
+  static constexpr int kSide = 4;
+  static void column(double g0, double g1, double g2, double out[kSide]) {
+    out[0] = g0;
+    out[1] = (g0 + g1 + g2) / 2;
+    out[2] = (g0 - g1 + g2) / 2;
+    out[3] = g2;
+  }
+};
 
-// U = G g G' of one channel's 32 filters, in double and rounded once; point q goes to out + q * point.
+struct WinogradF4 {
+  static constexpr int kSide = 6;
+  static void column(double g0, double g1, double g2, double out[kSide]) {
+    winograd_f4::filter_column(g0, g1, g2, out);
+  }
+};
+
+// U = G g G' of one channel's 32 filters, in double and rounded once; point q goes to out + q * point. Often
+// the points lie a power of two apart and share a set of L1, so whole lines are written there, once.
+template <class F>
 void winograd_filters(const float* __restrict g, int64_t point, float* __restrict out) {
+  float u[F::kSide * F::kSide][kPanel];
   for (int64_t k = 0; k < kPanel; ++k) {
-    double half[3][4];
+    double half[3][F::kSide];
     for (int s = 0; s < 3; ++s)
-      winograd_column(g[s * kPanel + k], g[(3 + s) * kPanel + k], g[(6 + s) * kPanel + k], half[s]);
-    for (int i = 0; i < 4; ++i) {
-      double whole[4];
-      winograd_column(half[0][i], half[1][i], half[2][i], whole);
-      for (int j = 0; j < 4; ++j) out[(i * 4 + j) * point + k] = static_cast<float>(whole[j]);
+      F::column(g[s * kPanel + k], g[(3 + s) * kPanel + k], g[(6 + s) * kPanel + k], half[s]);
+    for (int i = 0; i < F::kSide; ++i) {
+      double whole[F::kSide];
+      F::column(half[0][i], half[1][i], half[2][i], whole);
+      for (int j = 0; j < F::kSide; ++j) u[i * F::kSide + j][k] = static_cast<float>(whole[j]);
     }
   }
+  for (int q = 0; q < F::kSide * F::kSide; ++q) std::copy_n(u[q], kPanel, out + q * point);
 }
 
-// [16][c][32]
+// [points][c][32]
+template <class F>
 void pack_winograd_f32(const PackedHeader& header, Panel<float>& panel, float* out) {
   const int64_t point = header.filter.in_channels * kPanel;
   for (int64_t c = 0; c < header.filter.in_channels; ++c)
-    winograd_filters(panel.channel(c), point, out + c * kPanel);
+    winograd_filters<F>(panel.channel(c), point, out + c * kPanel);
 }
 
 // [r][s][c / 2][32][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
@@ -188,14 +204,10 @@ int64_t first_channel(const PackedHeader& header, int64_t panel) {
 
 int64_t panel_bytes(const PackedHeader& header) {
   const Filter& f = header.filter;
-  switch (static_cast<Algorithm>(header.algorithm)) {
-    case Algorithm::kDirectF32:
-      return f.rows * f.cols * header.run * kPanel * 4;
-    case Algorithm::kWinogradF32:
-      return 16 * f.in_channels * kPanel * 4;
-    default:
-      return f.rows * f.cols * header.run * kPanel * 2;
-  }
+  const auto algorithm = static_cast<Algorithm>(header.algorithm);
+  const int64_t side = winograd_outputs(algorithm) + 2;
+  const int64_t taps = side > 2 ? side * side : f.rows * f.cols;
+  return taps * header.run * kPanel * element_size(data_type(algorithm));
 }
 
 PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
@@ -222,9 +234,15 @@ void pack_panel(
   if (data_type(algorithm) == DataType::kFloat32) {
     Panel<float> filters(header, weights, strides, panel);
     auto* data = reinterpret_cast<float*>(to);
-    if (algorithm == Algorithm::kWinogradF32) return pack_winograd_f32(header, filters, data);
-    return quad_blocks(header) > 0 ? pack_quads_f32(header, filters, data)
-                                   : pack_direct_f32(header, filters, data);
+    switch (winograd_outputs(algorithm)) {
+      case 2:
+        return pack_winograd_f32<WinogradF2>(header, filters, data);
+      case 4:
+        return pack_winograd_f32<WinogradF4>(header, filters, data);
+      default:
+        return quad_blocks(header) > 0 ? pack_quads_f32(header, filters, data)
+                                       : pack_direct_f32(header, filters, data);
+    }
   }
   Panel<BFloat16> filters(header, weights, strides, panel);
   auto* data = reinterpret_cast<BFloat16*>(to);

@@ -16,12 +16,19 @@ enum class Algorithm : int32_t {
   kWinogradF32 = 1,    // F(2x2, 3x3): 16 products for 4 outputs instead of 36
   kDirectBf16Dot = 2,  // pairs of bf16, fp32 accumulation: vdpbf16ps, or FMAs of the widened values
   kDirectBf16Amx = 3,  // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
+  kWinograd4F32 = 4,   // F(4x4, 3x3): 36 products for 16 outputs instead of 144; rounds more
 };
-constexpr int32_t kAlgorithms = 4;
+constexpr int32_t kAlgorithms = 5;
+
+// The algorithm's side of a square of outputs, of F(2x2, 3x3) and F(4x4, 3x3); 0 of the others.
+inline int64_t winograd_outputs(Algorithm algorithm) {
+  return algorithm == Algorithm::kWinogradF32 ? 2 : algorithm == Algorithm::kWinograd4F32 ? 4 : 0;
+}
 
 inline DataType data_type(Algorithm algorithm) {
-  return algorithm == Algorithm::kDirectF32 || algorithm == Algorithm::kWinogradF32 ? DataType::kFloat32
-                                                                                    : DataType::kBFloat16;
+  return algorithm == Algorithm::kDirectBf16Dot || algorithm == Algorithm::kDirectBf16Amx
+             ? DataType::kBFloat16
+             : DataType::kFloat32;
 }
 
 // Filters of every algorithm are packed in panels of 32 (two vectors of 16 fp32), the last one filled with

@@ -8,7 +8,7 @@ ConvTask::ConvTask(const void* packed, const Epilogue& epilogue, const Map& in, 
   const PackedHeader& header = packed_header(packed);
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   const Filter& filter = header.filter;
-  winograd_ = algorithm == Algorithm::kWinogradF32;
+  winograd_ = winograd_outputs(algorithm) > 0;
   produced_ = in.data == nullptr;
   element_ = element_size(data_type(algorithm));
   direct_.packed = fast_.packed = packed;
@@ -17,7 +17,7 @@ ConvTask::ConvTask(const void* packed, const Epilogue& epilogue, const Map& in, 
 
   if (winograd_) {
     if (produced_) input_bytes_ = in.images * in.image;
-    fast_.transforms = &kWinogradAvx512;
+    fast_.transforms = winograd_outputs(algorithm) == 4 ? &kWinogradF4Avx512 : &kWinogradAvx512;
     fast_.in = in;
     fast_.out = output_like();
     fast_.plan(threads);

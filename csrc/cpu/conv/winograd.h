@@ -1,6 +1,7 @@
-// Winograd's F(2x2, 3x3) in fp32 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016):
-// each 4 x 4 patch of the input gives 2 x 2 outputs through 16 products a channel pair instead of 36.
-// Its rounding error is below direct convolution's: a sum has C terms where the direct one has 9 C.
+// Winograd's F(m x m, 3x3) in fp32 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
+// 2016). With m = 2 each 4 x 4 patch of the input gives 2 x 2 outputs through 16 products a channel pair
+// instead of 36, and the rounding error is below direct convolution's: a sum has C terms where the direct one
+// has 9 C. m = 4 (winograd_f4.h) has fewer products and rounds more.
 #pragma once
 
 #include "cpu/conv/packed.h"
@@ -11,17 +12,25 @@ namespace fusedres::conv {
 
 // The transforms of one instruction set.
 struct WinogradTransforms {
-  // V = B' d B of one patch, `channels` of them. patch[i * 4 + j]: pixel (i, j)'s channels (zeros outside the
-  // image). Point q of the patch goes to v + q * point, rounded up to whole vectors of 16 floats.
-  void (*input)(const float* const patch[16], int64_t channels, float* v, int64_t point);
-  // Y = A' m A of one patch for one panel, then the epilogue. m: point q at m + q * point, 32 floats.
-  // out[i * 2 + j] and residual[...]: null where the output has no such pixel (or no residual).
+  // V = B' d B of one patch, `channels` of them. patch[i * (m + 2) + j]: pixel (i, j)'s channels (zeros
+  // outside the image). Point q of the patch goes to v + q * point, rounded up to whole vectors of 16 floats.
+  void (*input)(const float* const* patch, int64_t channels, float* v, int64_t point);
+  // Y = A' M A of one patch for one panel, then the epilogue. m: point q at m + q * point, 32 floats.
+  // out[i * m + j] and residual[...]: null where the output has no such pixel (or no residual).
   void (*output)(
-      const float* m, int64_t point, float* const out[4], const float* const residual[4], const float* scale,
+      const float* m, int64_t point, float* const* out, const float* const* residual, const float* scale,
       const float* shift, float floor, int64_t channels);
+  int64_t outputs = 2;  // m
+
+  int64_t side() const { return outputs + 2; }
+  int64_t points() const { return side() * side(); }
 };
 
+// Of every m here.
+constexpr int64_t kMostWinogradPoints = 36, kMostWinogradOutputs = 16;
+
 extern const WinogradTransforms kWinogradAvx512;
+extern const WinogradTransforms kWinogradF4Avx512;
 
 struct WinogradConv {
   const TileFamily* tiles = nullptr;  // fp32
@@ -31,9 +40,9 @@ struct WinogradConv {
   Map out;
   Map residual;
   Epilogue epilogue;
-  // From plan(): whether the threads share out panels (few patches, many weights) or patches, and how many
-  // patches are in flight at once.
-  bool split_panels = false;
+  // From plan(): whether the threads share out panels (few patches, many weights) or patches, how many
+  // patches are in flight at once, and whether these go through all panels point by point.
+  bool split_panels = false, point_by_point = false;
   int64_t block = 0;
   int64_t threads = 1;
   char* scratch = nullptr;
@@ -51,11 +60,16 @@ struct WinogradConv {
  private:
   struct Layout;
   int64_t patch_count() const;
+  int64_t panels_at_once() const;  // of a chunk
   // Output pixels before a line of patches.
   int64_t pixels_before(int64_t line) const;
   void transform_inputs(
       const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const;
-  void multiply_panel(const Layout& layout, int64_t panel, Range patches, const float* v, float* m) const;
+  void multiply(
+      const Layout& layout, int64_t panel, int64_t point, int64_t count, const float* v, float* m) const;
+  void transform_outputs(const Layout& layout, int64_t panel, Range patches, const float* m) const;
+  // Every product of a block of patches, and its outputs.
+  void multiply_block(const Layout& layout, Range panels, Range patches, const float* v, float* m) const;
 };
 
 }  // namespace fusedres::conv

@@ -15,6 +15,8 @@ from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
 
 Call = Callable[[], object]
 
+_WINOGRAD = {Algorithm.WINOGRAD_F32, Algorithm.WINOGRAD4_F32}
+
 
 def algorithms(convolution: Convolution) -> Mapping[str, Call]:
     """A call for each algorithm that can run here, on random operands; the one by rule comes first."""
@@ -24,7 +26,8 @@ def algorithms(convolution: Convolution) -> Mapping[str, Call]:
         for algorithm in Algorithm
         if str(algorithm.dtype) == f"torch.{convolution.dtype}"
         and engine.runs(algorithm)
-        and (algorithm != Algorithm.WINOGRAD_F32 or engine.winograd_takes(convolution.w, *geometry))
+        and (algorithm not in _WINOGRAD or engine.winograd_takes(convolution.w, *geometry))
+        and (algorithm not in engine.FAST or convolution.precision == "fast")
     ]
     calls = _MAKERS[convolution.use](convolution, served)
     default = engine.by_rule(convolution)[0]
@@ -101,7 +104,7 @@ def _wgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]
             engine.wgrad, x, dy, None, None, convolution.w, g.stride, g.padding, algorithm
         )
         for algorithm in served
-        if algorithm != Algorithm.DIRECT_BF16_DOT
+        if algorithm not in (Algorithm.DIRECT_BF16_DOT, Algorithm.WINOGRAD4_F32)
     }
     calls[ONEDNN] = partial(convolution_gradient, dy, x, w, *g, of="w")
     return calls

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fusedres._heuristic import rule_for
+from fusedres._settings import PRECISION
 from fusedres.ops._caches import DerivedCache, running_affine
 from fusedres.ops._dispatch import PreparedBlock
 from fusedres.ops._planned import Convolution, planned_algorithm
@@ -56,11 +57,15 @@ class Algorithm(IntEnum):
     WINOGRAD_F32 = 1  # F(2x2, 3x3): rounds less than direct convolution does
     DIRECT_BF16_DOT = 2  # vdpbf16ps, or FMAs of the widened values
     DIRECT_BF16_AMX = 3
+    WINOGRAD4_F32 = 4  # F(4x4, 3x3): fewer products, about twice direct convolution's error
 
     @property
     def dtype(self) -> torch.dtype:
         return torch.float32 if self.name.endswith("F32") else torch.bfloat16
 
+
+#: What ``precision("fast")`` alone allows.
+FAST = frozenset({Algorithm.WINOGRAD4_F32})
 
 #: A filter's taps (R * S) that the engine takes.
 MOST_TAPS = 128
@@ -106,7 +111,8 @@ def choose(
     threads = torch.get_num_threads()
     geometry = tuple(stride), tuple(padding), tuple(dilation)
     name = str(dtype).removeprefix("torch.")
-    convolution = Convolution("cpu", use, name, tuple(x_shape), tuple(w_shape), *geometry, groups, threads)
+    shapes = tuple(x_shape), tuple(w_shape)
+    convolution = Convolution("cpu", use, name, *shapes, *geometry, groups, threads, PRECISION.get())
     return named(planned_algorithm(convolution, by_rule(convolution)[0]))
 
 
@@ -138,11 +144,13 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
     p, q = (
         size + 2 * pad - taps + 1 for size, pad, taps in zip((h, w), convolution.padding, (r, s), strict=True)
     )
+    patches = n * ((p + 1) // 2) * ((q + 1) // 2)  # 2 x 2 outputs each, at stride 1
     rule = rule_for(
         "cpu convolution",
         {
             "use": convolution.use,
             "dtype": convolution.dtype,
+            "precision": convolution.precision,
             "taps": f"{r}x{s}",
             "stride": f"{convolution.stride[0]}x{convolution.stride[1]}",
             "dilation": f"{convolution.dilation[0]}x{convolution.dilation[1]}",
@@ -152,7 +160,8 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
             "weights": k * c,
             "map_pixels": h * w,
             "batch_pixels": n * h * w,
-            "patches": n * ((p + 1) // 2) * ((q + 1) // 2),  # 2 x 2 outputs each, at stride 1
+            "patches": patches,
+            "thread_patches": patches // convolution.threads,
         },
     )
     chosen = next(name for name in rule.then if name == ONEDNN or named(name) is not None)
@@ -256,7 +265,8 @@ def bottleneck(
     middle = middle_geometry(stride, dilation, groups)
     geometries = [Geometry(), middle, Geometry(), Geometry(stride=middle.stride)][: len(every)]
     threads = torch.get_num_threads()
-    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None, threads)
+    switches = threads, PRECISION.get()
+    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None, *switches)
     layouts = _BLOCKS.get(
         weights[0],
         tuple(weights[1:]),
