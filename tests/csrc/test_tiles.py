@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,14 @@ def test_two_times_rule_on_lesser_tiles(isa: str) -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.split() == [isa, isa]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ found")
+@pytest.mark.parametrize(
+    "source", ["tile_portable.cpp", "direct.cpp", "packed.cpp", "stage.cpp", "block.cpp"]
+)
+def test_the_portable_engine_includes_nothing_of_one_cpu(source: str) -> None:
+    command = ["g++", "-M", "-std=c++20", "-Icsrc", f"csrc/cpu/conv/{source}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "vec.h" in done.stdout or source != "tile_portable.cpp"
+    assert "intrin" not in done.stdout

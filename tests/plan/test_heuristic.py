@@ -68,19 +68,8 @@ def test_the_packages_rules_name_what_exists() -> None:
     for rule in tables["composition"]:
         assert set(rule.then) <= set(COMPOSITION.choices[2:]) and rule.why
     algorithms = {*(a.name.lower() for a in engine.Algorithm), engine.ONEDNN}
-    facts = {
-        "use",
-        "dtype",
-        "precision",
-        "taps",
-        "stride",
-        "dilation",
-        "groups",
-        "isa",
-        "channels",
-        "weights",
-    }
-    facts |= {"map_pixels", "batch_pixels", "patches", "thread_patches"}
+    facts = {"use", "dtype", "precision", "taps", "stride", "dilation", "groups", "isa", "onednn"}
+    facts |= {"channels", "weights", "map_pixels", "batch_pixels", "patches", "thread_patches"}
     for rule in tables["cpu convolution"]:
         assert set(rule.then) <= algorithms and rule.why
         assert rule.then[-1] == engine.ONEDNN, "the one that always runs comes last"
@@ -114,6 +103,30 @@ def test_every_back_end_has_its_default_composition() -> None:
 def test_the_engines_thresholds(what: Convolution, expected: str) -> None:
     chosen, why = engine.by_rule(what)
     assert chosen == expected and why
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+@pytest.mark.parametrize(
+    ("dtype", "served", "expected"),
+    [("float32", True, "onednn"), ("bfloat16", True, "onednn"), ("bfloat16", False, "direct_bf16_dot")],
+)
+def test_below_avx512(
+    isa: str, dtype: str, served: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's lesser tiles serve only where oneDNN does not."""
+    monkeypatch.setattr(engine, "tile_isa", lambda dtype: isa)
+    monkeypatch.setattr(engine, "onednn_serves", lambda dtype: served)
+    assert engine.by_rule.__wrapped__(convolution(dtype=dtype))[0] == expected
+
+
+@pytest.mark.skipif(not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the engine needs AVX-512")
+def test_groups_and_dilation_are_direct() -> None:
+    plain = convolution()
+    grouped = plain._replace(w=(64, 4, 3, 3), groups=16)
+    dilated = plain._replace(dilation=(2, 2), padding=(2, 2))
+    assert [engine.by_rule(c)[0] for c in (plain, grouped, dilated)] == [
+        "winograd_f32", "direct_f32", "direct_f32",
+    ]  # fmt: skip
 
 
 def test_an_edited_rule_changes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ Ints = Sequence[int]
 
 
 @cache
-def _onednn_serves(dtype: torch.dtype) -> bool:
+def onednn_serves(dtype: torch.dtype) -> bool:
+    """Whether ATen gives convolutions of this type to oneDNN; bf16 only where the CPU has AVX-512."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -25,7 +26,7 @@ def can_fuse(x: Tensor, residual: Tensor | None = None, groups: int = 1) -> bool
 
     It refuses empty ones, and ATen's form for a residual has no grouped bf16.
     """
-    return _onednn_serves(x.dtype) and x.numel() > 0 and (residual is None or groups == 1)
+    return onednn_serves(x.dtype) and x.numel() > 0 and (residual is None or groups == 1)
 
 
 def fused_conv(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fusedres._heuristic import rule_for
 from fusedres._settings import PRECISION
+from fusedres.backends.cpu._onednn import onednn_serves
 from fusedres.ops._caches import DerivedCache, running_affine
 from fusedres.ops._dispatch import PreparedBlock
 from fusedres.ops._planned import Convolution, planned_algorithm
@@ -156,6 +157,7 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
             "dilation": f"{convolution.dilation[0]}x{convolution.dilation[1]}",
             "groups": convolution.groups,
             "isa": tile_isa(getattr(torch, convolution.dtype)),
+            "onednn": onednn_serves(getattr(torch, convolution.dtype)),
             "channels": c,  # of a group
             "weights": k * c,
             "map_pixels": h * w,

@@ -1,0 +1,266 @@
+// The convolution engine without torch, for sanitizers: every algorithm that runs here on sizes that are
+// multiples of nothing, by one thread and by three, every operand between forbidden pages, against plain
+// loops.
+#include <cmath>
+#include <optional>
+#include <random>
+#include <string>
+
+#include "common/element.h"
+#include "cpu/conv/block.h"
+#include "cpu/conv/memory.h"
+#include "cpu/conv/packed.h"
+#include "cpu/conv/support.h"
+#include "cpu/conv/wgrad.h"
+#include "cpu/conv/wgrad_bf16.h"
+#include "guarded.h"
+
+namespace fusedres::conv {
+
+// In place of memory.cpp's, whose rounding up would hide what is written beyond the end.
+char* scratch_memory(int64_t bytes, Scratch use) {
+  thread_local std::optional<Guarded> buffers[2];
+  std::optional<Guarded>& buffer = buffers[static_cast<int>(use)];
+  buffer.emplace(bytes, Guarded::At::kEnd, 0xff, 64);
+  return buffer->data();
+}
+
+namespace {
+
+constexpr int kPoison = 0xff;  // NaN in fp32 and bf16
+
+struct Case {
+  const char* name;
+  int64_t images, height, width;
+  Filter filter;
+};
+
+// K, C, R, S, strides, paddings, dilations, groups
+const Case kCases[] = {
+    {"odd channels", 2, 9, 11, {33, 5, 3, 3, 1, 1, 1, 1}},
+    {"wide filter", 1, 8, 13, {70, 6, 5, 4, 3, 2, 2, 1}},
+    {"stem", 1, 17, 19, {40, 3, 7, 7, 2, 2, 3, 3}},
+    {"pointwise", 3, 7, 5, {34, 130, 1, 1}},
+    {"strided pointwise", 2, 9, 9, {31, 40, 1, 1, 2, 2}},
+    {"colliding rows", 1, 4, 5, {32, 1024, 1, 1}},
+    {"one pixel", 2, 1, 1, {7, 9, 3, 3, 1, 1, 1, 1}},
+    {"one value", 1, 1, 1, {1, 1, 1, 1}},
+    {"dilated", 1, 13, 12, {34, 18, 3, 3, 1, 1, 2, 2, 2, 2}},
+    {"dilated, no border", 1, 12, 11, {5, 3, 3, 2, 1, 2, 0, 0, 3, 2}},
+    {"quads of 4", 2, 7, 9, {64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 16}},
+    {"quads of 8", 1, 9, 7, {32, 32, 3, 3, 2, 2, 1, 1, 1, 1, 4}},
+    {"quads of 16", 1, 6, 5, {64, 64, 3, 3, 1, 1, 0, 0, 1, 1, 4}},
+    {"odd groups", 1, 6, 7, {45, 30, 3, 3, 1, 1, 1, 1, 1, 1, 15}},
+    {"wide groups", 1, 5, 6, {150, 144, 3, 3, 1, 1, 1, 1, 1, 1, 3}},
+    {"depthwise", 1, 7, 6, {37, 37, 3, 3, 2, 2, 1, 1, 1, 1, 37}},
+    {"many patches", 3, 15, 14, {65, 34, 3, 3, 1, 1, 1, 1}},
+    {"many panels", 1, 5, 7, {130, 64, 3, 3, 1, 1, 1, 1}},
+};
+
+bool suits(const Filter& f, Algorithm algorithm) {
+  const bool plain = f.rows == 3 && f.cols == 3 && f.stride_h == 1 && f.stride_w == 1 && f.dilation_h == 1 &&
+                     f.dilation_w == 1 && f.groups == 1;
+  return algorithm != Algorithm::kWinogradF32 || plain;
+}
+
+double value(const char* data, int64_t at, DataType type) {
+  return type == DataType::kFloat32 ? reinterpret_cast<const float*>(data)[at]
+                                    : to_float(reinterpret_cast<const BFloat16*>(data)[at]);
+}
+
+void fill(char* data, int64_t count, DataType type, std::mt19937& random) {
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (int64_t i = 0; i < count; ++i) {
+    const float drawn = uniform(random);
+    if (type == DataType::kFloat32) {
+      reinterpret_cast<float*>(data)[i] = drawn;
+    } else {
+      reinterpret_cast<BFloat16*>(data)[i] = from_float<BFloat16>(drawn);
+    }
+  }
+}
+
+// Operands of one convolution; what follows the last value, or precedes the first, is a forbidden page.
+struct Operands {
+  Operands(const Case& c, Algorithm algorithm, Guarded::At at, std::mt19937& random)
+      : type(data_type(algorithm)),
+        filter(c.filter),
+        p(filter.out_height(c.height)),
+        q(filter.out_width(c.width)),
+        x_count(c.images * c.height * c.width * filter.in_channels),
+        w_count(filter.out_channels * filter.group_inputs() * filter.rows * filter.cols),
+        y_count(c.images * p * q * filter.out_channels),
+        header(make_header(algorithm, filter)),
+        x(x_count * size(), at, kPoison),
+        w(w_count * size(), at, kPoison),
+        residual(y_count * size(), at, kPoison),
+        packed(header.bytes, at, kPoison, 64),
+        scale(4 * round_up(filter.out_channels, kPanel), at, 0),
+        shift(4 * round_up(filter.out_channels, kPanel), at, 0) {
+    fill(x.data(), x_count, type, random);
+    fill(w.data(), w_count, type, random);
+    fill(residual.data(), y_count, type, random);
+    fill(scale.data(), filter.out_channels, DataType::kFloat32, random);
+    fill(shift.data(), filter.out_channels, DataType::kFloat32, random);
+    const int64_t taps = filter.rows * filter.cols;
+    const int64_t strides[4] = {filter.group_inputs() * taps, taps, filter.cols, 1};
+    write_header(header, packed.data());
+    for (int64_t panel = 0; panel < filter.panels(); ++panel)
+      pack_panel(header, w.data(), strides, panel, packed.data());
+    in = dense_map(x.data(), c.images, c.height, c.width, filter.in_channels, size());
+    add = dense_map(residual.data(), c.images, p, q, filter.out_channels, size());
+  }
+
+  int64_t size() const { return element_size(type); }
+
+  double expected(int64_t at, bool joins) const {
+    const int64_t k = at % filter.out_channels, column = at / filter.out_channels % q;
+    const int64_t row = at / filter.out_channels / q % p, n = at / filter.out_channels / q / p;
+    const int64_t first = k / filter.group_filters() * filter.group_inputs();
+    double sum = 0;
+    for (int64_t r = 0; r < filter.rows; ++r)
+      for (int64_t s = 0; s < filter.cols; ++s) {
+        const int64_t i = row * filter.stride_h - filter.pad_h + r * filter.dilation_h;
+        const int64_t j = column * filter.stride_w - filter.pad_w + s * filter.dilation_w;
+        if (i < 0 || i >= in.height || j < 0 || j >= in.width) continue;
+        for (int64_t c = 0; c < filter.group_inputs(); ++c)
+          sum += value(x.data(), ((n * in.height + i) * in.width + j) * in.channels + first + c, type) *
+                 value(w.data(), ((k * filter.group_inputs() + c) * filter.rows + r) * filter.cols + s, type);
+      }
+    sum = sum * scale.as<float>()[k] + shift.as<float>()[k];
+    if (joins) sum += value(residual.data(), at, type);
+    return sum > 0 ? sum : 0;
+  }
+
+  DataType type;
+  Filter filter;
+  int64_t p, q, x_count, w_count, y_count;
+  PackedHeader header;
+  Guarded x, w, residual, packed, scale, shift;
+  Map in, add;
+};
+
+int failures = 0;
+
+// Of a sum of at most 1300 products below 1: fp32 rounds by 1300 * 2^-24, bf16 by 2^-9 of the result.
+void compare(const Operands& o, const char* out, bool joins, const std::string& what) {
+  const double relative = o.type == DataType::kFloat32 ? 1e-4 : 1e-2;
+  for (int64_t i = 0; i < o.y_count; ++i) {
+    const double expected = o.expected(i, joins), got = value(out, i, o.type);
+    if (std::abs(got - expected) <= relative * (1 + std::abs(expected))) continue;
+    std::printf("%s: value %ld is %g, not %g\n", what.c_str(), static_cast<long>(i), got, expected);
+    ++failures;
+    return;
+  }
+}
+
+void check_conv(const Case& c, Algorithm algorithm, int64_t threads, Guarded::At at, std::mt19937& random) {
+  const Operands o(c, algorithm, at, random);
+  const Epilogue epilogue{o.scale.as<float>(), o.shift.as<float>(), true};
+  for (const bool joins : {false, true}) {
+    const Guarded out(o.y_count * o.size(), at, kPoison);
+    ThreadTeam team(threads);
+    run_conv(
+        o.packed.data(), epilogue, o.in, joins ? o.add : Map{},
+        dense_map(out.data(), o.in.images, o.p, o.q, o.filter.out_channels, o.size()), team);
+    compare(
+        o, out.data(), joins,
+        std::string(c.name) + ", algorithm " + std::to_string(static_cast<int>(algorithm)) + ", " +
+            std::to_string(threads) + " threads");
+  }
+}
+
+// A block is its convolutions one after the other, bit for bit.
+void check_block(Algorithm algorithm, int64_t images, int64_t threads, std::mt19937& random) {
+  const Case cases[4] = {
+      {"reduce", images, 9, 11, {64, 48, 1, 1}},
+      {"middle", images, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1, 1, 1, 16}},
+      {"expand", images, 5, 6, {70, 64, 1, 1}},
+      {"skip", images, 9, 11, {70, 48, 1, 1, 2, 2}}};
+  const auto at = Guarded::At::kEnd;
+  std::vector<Operands> o;
+  for (const Case& c : cases) o.emplace_back(c, algorithm, at, random);
+  Block block;
+  for (int i = 0; i < 4; ++i)
+    (i < 3 ? block.convs[i] : block.downsample) = {
+        o[i].packed.data(), o[i].scale.as<float>(), o[i].shift.as<float>()};
+  const auto map_of = [&](const Guarded& data, const Operands& like) {
+    return dense_map(data.data(), images, like.p, like.q, like.filter.out_channels, like.size());
+  };
+  const Guarded whole(o[2].y_count * o[2].size(), at, kPoison);
+  ThreadTeam team(threads), one(1);
+  run_block(block, o[0].in, map_of(whole, o[2]), team);
+
+  std::vector<Guarded> steps;
+  for (const Operands& conv : o) steps.emplace_back(conv.y_count * conv.size(), at, kPoison);
+  const auto run = [&](int i, const Map& in, const Map& add) {
+    run_conv(
+        o[i].packed.data(), {o[i].scale.as<float>(), o[i].shift.as<float>(), i < 3}, in, add,
+        map_of(steps[i], o[i]), one);
+  };
+  run(3, o[0].in, {});
+  run(0, o[0].in, {});
+  run(1, map_of(steps[0], o[0]), {});
+  run(2, map_of(steps[1], o[1]), map_of(steps[3], o[3]));
+  if (std::memcmp(whole.data(), steps[2].data(), o[2].y_count * o[2].size()) == 0) return;
+  std::printf(
+      "block, algorithm %d, %ld threads: not its convolutions\n", static_cast<int>(algorithm),
+      static_cast<long>(threads));
+  ++failures;
+}
+
+template <class Task>
+void run_parts(const Task& task, int64_t parts) {
+  const Guarded scratch(task.scratch_bytes(parts), Guarded::At::kEnd, kPoison, 64);
+  std::vector<std::thread> threads;
+  for (int64_t part = 0; part < parts; ++part)
+    threads.emplace_back([&, part] { task.run(part, parts, scratch.data()); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+// dw by one thread and by three: the same bits.
+void check_wgrad(const Case& c, Algorithm algorithm, Guarded::At at, std::mt19937& random) {
+  const Operands o(c, algorithm, at, random);
+  const auto run = [&](int64_t parts) {
+    Guarded dw(o.w_count * o.size(), at, kPoison);
+    if (o.type == DataType::kFloat32) {
+      const bool winograd = algorithm == Algorithm::kWinogradF32;
+      run_parts(
+          Wgrad(kWgradAvx512, kWinogradAvx512, winograd, o.filter, o.in, {}, o.add, dw.as<float>()), parts);
+    } else {
+      run_parts(WgradBf16(kWgradBf16Amx, o.filter, o.in, {}, o.add, dw.as<BFloat16>()), parts);
+    }
+    return dw;
+  };
+  const Guarded one = run(1), three = run(3);
+  if (std::memcmp(one.data(), three.data(), o.w_count * o.size()) == 0) return;
+  std::printf("wgrad of %s, algorithm %d: threads disagree\n", c.name, static_cast<int>(algorithm));
+  ++failures;
+}
+
+void check(Algorithm algorithm) {
+  std::mt19937 random(0);
+  for (const Guarded::At at : {Guarded::At::kEnd, Guarded::At::kBegin})
+    for (const Case& c : kCases) {
+      if (!suits(c.filter, algorithm)) continue;
+      for (const int64_t threads : {1, 3}) check_conv(c, algorithm, threads, at, random);
+      if (can_run_wgrad(algorithm) && c.filter.groups == 1 && c.filter.dilation_h == 1)
+        check_wgrad(c, algorithm, at, random);
+    }
+  if (algorithm == Algorithm::kWinogradF32) return;
+  for (const int64_t images : {1, 5})
+    for (const int64_t threads : {1, 3}) check_block(algorithm, images, threads, random);
+}
+
+}  // namespace
+}  // namespace fusedres::conv
+
+int main() {
+  using namespace fusedres::conv;
+  for (int32_t algorithm = 0; algorithm < kAlgorithms; ++algorithm) {
+    if (!can_run(static_cast<Algorithm>(algorithm))) continue;
+    check(static_cast<Algorithm>(algorithm));
+    std::printf("algorithm %d done\n", algorithm);
+  }
+  return failures == 0 ? 0 : 1;
+}
