@@ -122,6 +122,7 @@ def report(
     from benchmarks.models import page as page_of
     from benchmarks.models import readme as readme_of
     from benchmarks.models.plot import draw
+    from benchmarks.models.report import headline
     from benchmarks.models.sweep_plot import draw_sweep
 
     files = [path] if path else sorted(results.FOLDER.glob("*.json"))
@@ -131,18 +132,20 @@ def report(
             if not file.exists():
                 raise ValueError(f"--results: {file} must exist; run `python -m benchmarks run` first")
             found = results.load(file)
-            picture = file.with_suffix(".png")
-            draw(found, picture)
-            sections.append(readme_of.render(found, os.path.relpath(picture, readme.parent)))
-            console.print(str(picture))
+            if headline(found, "infer", "train", "saved"):
+                picture = file.with_suffix(".png")
+                draw(found, picture)
+                sections.append(readme_of.render(found, os.path.relpath(picture, readme.parent)))
+                console.print(str(picture))
             curves = file.with_name(f"{file.stem}-sweep.png")
             drawn = draw_sweep(found, curves)
             chapters.append(page_of.render(found, os.path.relpath(curves, page.parent) if drawn else None))
-        if not sections:
+        if not any((*sections, *chapters)):
             raise ValueError(f"no results in {results.FOLDER}; run `python -m benchmarks run` first")
         if not readme.exists():
             raise ValueError(f"--readme: {readme} must exist, with the marks of the report")
-        readme_of.write_readme(readme, sections)
+        if sections:  # without one of the README's cells it stays as it is
+            readme_of.write_readme(readme, sections)
         page_of.write_page(page, chapters)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
