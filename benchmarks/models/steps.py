@@ -38,7 +38,7 @@ class TrainingStep:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
     def loss(self) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             return cross_entropy(self.model(self.images), self.labels)
 
     def step(self) -> None:
