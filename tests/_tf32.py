@@ -1,7 +1,7 @@
 """Plain PyTorch's convolutions with products in TF32, on the CPU: the yardstick of TF32 results.
 
-TF32 keeps ten of fp32's 23 bits of mantissa. A GPU's tensor cores round a convolution's two operands to it, in
-the forward and in both products of the backward, and sum in fp32.
+TF32 keeps ten of fp32's 23 bits of mantissa. A GPU's tensor cores round a convolution's two operands to it,
+in the forward and in both products of the backward, and sum in fp32.
 """
 
 from __future__ import annotations

@@ -40,6 +40,12 @@ def test_gpu_files(emulator: Emulator) -> None:
     emulator.pytest("-m", "gpu and not slow", *GPU_TESTS, timeout=1800, caching_allocator=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [f for f in GPU_TESTS if "pytest.mark.slow" in (ROOT / f).read_text()])
+def test_slow_gpu_files(file: str, emulator: Emulator) -> None:
+    emulator.pytest("-m", "gpu and slow", file, timeout=7200, caching_allocator=True)
+
+
 def test_whole_network(emulator: Emulator) -> None:
     emulator.pytest("-m", "gpu and not slow", WHOLE_NETWORKS, timeout=1800)
 
