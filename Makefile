@@ -3,6 +3,7 @@
 #   make test          all tests but the slow ones and those that need a GPU
 #   make bench         ours against its peers; writes benchmarks/results and the README's table;
 #                      CELLS=models,sweep,fast,neighbours measures what docs/benchmarks.md adds
+#   make gpu-check     on a GPU: builds for it, tests, measures, and writes a report into benchmarks/results/gpu
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +21,8 @@ SOURCES := setup.py pyproject.toml $(shell find build_support csrc -type f -not 
 # A demonstration compiles CUDA only where it could run; a list given by the user holds everywhere.
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 DEMO_ARCHS := $(or $(FUSEDRES_CUDA_ARCHS),$(if $(GPU),,none))
+# The GPUs at hand, as torch spells them.
+GPU_ARCHS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader | sort -u | paste -sd ';')
 # One architecture, and PTX for the emulator: what the tests look into.
 TEST_ARCHS := 8.0+PTX
 
@@ -30,7 +33,7 @@ CXX_CODE = git ls-files -z 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'csrc/*.cuh' | xa
 COMPARE ?= --model resnet50 --batch 16 --train --rounds 7
 PYTEST ?=
 
-.PHONY: help demo test test-all bench lint format clean
+.PHONY: help demo test test-all bench gpu-check lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +49,11 @@ test-all: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks run $(if $(CELLS),--cells $(CELLS))
+
+gpu-check:
+	@test -n "$(GPU)" || { echo "gpu-check needs an NVIDIA GPU, and nvidia-smi lists none" >&2; exit 2; }
+	$(MAKE) $(VENV)/.gpu || { echo "gpu-check: the build failed; to report it, send what it said" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.gpu_check
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check $(PYTHON_CODE)
@@ -80,6 +88,10 @@ $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 
 $(VENV)/.bench: $(VENV)/.torch $(SOURCES)
 	$(if $(DEMO_ARCHS),FUSEDRES_CUDA_ARCHS="$(DEMO_ARCHS)") $(PIP) --no-build-isolation -e ".[bench]"
+	touch $@
+
+$(VENV)/.gpu: $(VENV)/.torch $(SOURCES)
+	FUSEDRES_CUDA_ARCHS="$(or $(FUSEDRES_CUDA_ARCHS),$(GPU_ARCHS))" $(PIP) --no-build-isolation -e ".[gpu]"
 	touch $@
 
 # The extra's tools alone: installing ".[lint]" would compile the extension once more.

@@ -9,9 +9,9 @@ from torchvision.models import get_model
 
 import fusedres
 from benchmarks.conftest import Contest
-from benchmarks.models.steps import TrainingStep, inference, moved_images
+from benchmarks.models.steps import TrainingStep, inference
 from fusedres.cli.parity import two_times_rule
-from fusedres.cli.training import Step, judge
+from fusedres.cli.training import Step, judge, moved_images
 
 #: Operations of one 224 × 224 image's forward, twice the multiply-adds that torchvision's weights list.
 FLOPS = {"resnet18": 3.628e9, "resnet50": 8.178e9}

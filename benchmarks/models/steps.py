@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.models.job import Program
 from fusedres.cli.networks import Contender
-from fusedres.cli.training import KINK_NOISE, run_step
+from fusedres.cli.training import run_step
 
 
 def inference(model: Callable[[Tensor], Tensor], images: Tensor, *, compiled: bool = False) -> Program:
@@ -38,7 +38,7 @@ class TrainingStep:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
     def loss(self) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             return cross_entropy(self.model(self.images), self.labels)
 
     def step(self) -> None:
@@ -52,9 +52,3 @@ class TrainingStep:
 
     def program(self) -> Program:
         return Program(self.step, self.outputs, self.loss, self.model)
-
-
-def moved_images(images: Tensor) -> Tensor:
-    """``images`` with the noise by which :func:`fusedres.cli.training.judge` knows gradients near a kink."""
-    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=images.dtype)
-    return images * (1 + KINK_NOISE * (2 * noise - 1))

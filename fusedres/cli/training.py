@@ -66,7 +66,7 @@ def compare_training(
     labels = labels.to(device)
     exact = reference(plain.train(), images, device, dtype, keep_norms=True)
     truth = run_step(exact, labels, torch.float64)
-    moved = run_step(Contender(exact.model, _moved(exact.images)), labels, torch.float64)
+    moved = run_step(Contender(exact.model, moved_images(exact.images)), labels, torch.float64)
     del exact
     step()
     fields = contenders(plain.train(), ours.train(), images, device, torch.float32)
@@ -127,7 +127,8 @@ def judge(ours: Step, plain: Step, truth: Step, moved: Step) -> tuple[Parity, ..
     )
 
 
-def _moved(images: Tensor) -> Tensor:
+def moved_images(images: Tensor) -> Tensor:
+    """``images`` with the noise by which :func:`judge` knows gradients near a kink."""
     generator = torch.Generator(images.device).manual_seed(0)
     noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return images * (1 + KINK_NOISE * (2 * noise - 1))

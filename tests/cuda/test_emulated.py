@@ -23,6 +23,7 @@ BLOCK_TESTS = [f"tests/ops/test_{name}.py" for name in ("basic_block", "bottlene
 KERNEL_TESTS = [path for path in files("ops") if path not in BLOCK_TESTS]
 #: Written for the GPU alone. Graphs need torch's caching allocator; bounds are then those of its segments.
 GPU_TESTS = [path for path in files("cuda") if "\npytestmark = pytest.mark.gpu" in (ROOT / path).read_text()]
+WHOLE_NETWORKS = "tests/models/test_on_gpu.py"
 
 #: By default one odd shape an op, with all that it can be given, and geometries that have code of their own.
 QUICK = (
@@ -37,6 +38,25 @@ def test_kernels_quick(emulator: Emulator) -> None:
 
 def test_gpu_files(emulator: Emulator) -> None:
     emulator.pytest("-m", "gpu and not slow", *GPU_TESTS, timeout=1800, caching_allocator=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [f for f in GPU_TESTS if "pytest.mark.slow" in (ROOT / f).read_text()])
+def test_slow_gpu_files(file: str, emulator: Emulator) -> None:
+    emulator.pytest("-m", "gpu and slow", file, timeout=7200, caching_allocator=True)
+
+
+def test_whole_network(emulator: Emulator) -> None:
+    emulator.pytest("-m", "gpu and not slow", WHOLE_NETWORKS, timeout=1800)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_whole_networks(backend: str, name: str, emulator: Emulator) -> None:
+    """Not for races in Triton's kernels: warps that hold copies of one value may all write it to one place
+    (tests/triton/test_emulated.py tells those apart)."""
+    emulator.pytest("-k", f"{backend}-{name}", WHOLE_NETWORKS, timeout=14400, race=backend == "cuda")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from torchvision.models.resnet import BasicBlock
 import fusedres
 from fusedres import ops
 from fusedres.ops._dispatch import BACKENDS
+from tests._fused import calibrate
 from tests._parity import assert_same_bits
 from tests.conftest import device_of
 
@@ -95,6 +96,46 @@ def test_graph_of_an_inference() -> None:
         x.copy_(torch.randn(x.shape).bfloat16())
         graph.replay()
         assert_same_bits(out, fused(x), "replayed block")
+
+
+def whole(name: str) -> nn.Module:
+    """A bf16 network on the GPU, its statistics those of an image."""
+    model: nn.Module = getattr(fusedres, name)(num_classes=7)
+    calibrate(model, torch.randn(2, 3, 33, 33))
+    return model.eval().to("cuda", torch.bfloat16)
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 33, 33).bfloat16().to("cuda", memory_format=torch.channels_last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_graph_of_a_whole_inference(name: str) -> None:
+    model, x = whole(name), image()
+    with torch.no_grad(), fusedres.backend("cuda"):
+        graph, (out,) = captured(model, x)
+        for replay in range(2):
+            x.copy_(image())
+            graph.replay()
+            assert_same_bits(out, model(x), f"{name}'s logits, replay {replay}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_two_streams_of_a_whole_inference(name: str) -> None:
+    model, inputs = whole(name), [image(), image()]
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    with torch.no_grad(), fusedres.backend("cuda"):
+        expected = [model(x) for x in inputs]
+        torch.cuda.synchronize()
+        found = []
+        for stream, x in zip(streams, inputs, strict=True):
+            with torch.cuda.stream(stream):
+                found.append(model(x))
+        torch.cuda.synchronize()
+    for i, (ours, alone) in enumerate(zip(found, expected, strict=True)):
+        assert_same_bits(ours, alone, f"{name}'s logits, stream {i}")
 
 
 def test_two_streams() -> None:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from benchmarks.models.job import Job, Program
-from benchmarks.models.steps import TrainingStep, inference, moved_images
+from benchmarks.models.steps import TrainingStep, inference
 from fusedres.cli.networks import reference
+from fusedres.cli.training import moved_images
 
 
 def channels_last(job: Job) -> Program:

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "common/element.h"
+#include "cuda/common/sm80.h"
 #include "cuda/common/vec.cuh"
 
 namespace fusedres::cuda {
@@ -68,9 +69,9 @@ __device__ __forceinline__ uint4 relu_chunk(uint4 chunk) {
     if constexpr (sizeof(T) == 4) {
       words[i] = __float_as_uint(relu(__uint_as_float(words[i])));
     } else if constexpr (std::is_same_v<T, Half>) {
-      asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(words[i]) : "r"(0));
+      FUSEDRES_SM80(asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(words[i]) : "r"(0)));
     } else {
-      asm("max.NaN.bf16x2 %0, %0, %1;" : "+r"(words[i]) : "r"(0));
+      FUSEDRES_SM80(asm("max.NaN.bf16x2 %0, %0, %1;" : "+r"(words[i]) : "r"(0)));
     }
   }
   return {words[0], words[1], words[2], words[3]};

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/element.h"
+#include "cuda/common/sm80.h"
 
 namespace fusedres::cuda {
 
@@ -24,24 +25,26 @@ __device__ __forceinline__ uint32_t kept(uint32_t value) {
 template <int kBytes = 16>
 __device__ __forceinline__ void cp_async(uint32_t destination, const void* source, bool valid) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "what cp.async copies");
-  const int bytes = valid ? kBytes : 0;
+  [[maybe_unused]] const int bytes = valid ? kBytes : 0;
   if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(destination), "l"(source),
-                 "r"(bytes)
-                 : "memory");
+    FUSEDRES_SM80(asm volatile(
+        "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(destination), "l"(source),
+        "r"(bytes) : "memory"));
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(destination), "l"(source),
-                 "n"(kBytes), "r"(bytes)
-                 : "memory");
+    FUSEDRES_SM80(asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(destination), "l"(source), "n"(kBytes),
+        "r"(bytes) : "memory"));
   }
 }
 
-__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+__device__ __forceinline__ void cp_async_commit() {
+  FUSEDRES_SM80(asm volatile("cp.async.commit_group;\n" :: : "memory"));
+}
 
 // Until at most kPending of this thread's newest groups are under way.
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
+  FUSEDRES_SM80(asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory"));
 }
 
 // Four 8 x 8 matrices of 16-bit values; lanes 8i to 8i + 7 give the row addresses (16-byte aligned) of matrix
@@ -68,13 +71,13 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t row
 template <typename T>
 __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
-#define FUSEDRES_MMA(T, shape, types)                                                                     \
-  template <>                                                                                             \
-  __device__ __forceinline__ void mma<T>(float(&d)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1) { \
-    asm("mma.sync.aligned." shape ".row.col." types                                                       \
-        " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"                                        \
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                  \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                  \
+#define FUSEDRES_MMA(T, shape, types)                                                                        \
+  template <>                                                                                                \
+  __device__ __forceinline__ void mma<T>(float(&d)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1) {    \
+    FUSEDRES_SM80(asm(                                                                                       \
+        "mma.sync.aligned." shape ".row.col." types                                                          \
+        " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n" : "+f"(d[0]),                             \
+        "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))); \
   }
 
 FUSEDRES_MMA(Half, "m16n8k16", "f32.f16.f16.f32")
@@ -84,8 +87,8 @@ FUSEDRES_MMA(float, "m16n8k8", "f32.tf32.tf32.f32")
 
 // fp32 bits to the nearest TF32: the tensor core itself drops the low 13 bits, which is biased towards zero.
 __device__ __forceinline__ uint32_t to_tf32(uint32_t bits) {
-  uint32_t rounded;
-  asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+  uint32_t rounded{};
+  FUSEDRES_SM80(asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(rounded) : "f"(__uint_as_float(bits))));
   return rounded;
 }
 

@@ -6,13 +6,13 @@
 namespace fusedres::cuda {
 
 __device__ __forceinline__ uint32_t pack_halves_relu(float low, float high, BFloat16) {
-  uint32_t word;
-  asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  uint32_t word{};
+  FUSEDRES_SM80(asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low)));
   return word;
 }
 __device__ __forceinline__ uint32_t pack_halves_relu(float low, float high, Half) {
-  uint32_t word;
-  asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  uint32_t word{};
+  FUSEDRES_SM80(asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low)));
   return word;
 }
 

@@ -19,7 +19,7 @@ from . import cache, toolchain
 from .build import LIBRARY_NAME, PACKAGE, RUNTIME, runtime_library
 
 SOURCES = PACKAGE / "standin"
-ARCHITECTURES = (80, 90)
+ARCHITECTURES = (75, 80, 90)
 DRIVER_SOURCES = "driver_*.cpp"  # all others make the runtime library
 RUNTIME_NAME, DRIVER_NAME = "libcudart.so.13", "libcuda.so.1"
 # torch links against these, and the stand-in does not implement them
@@ -32,8 +32,8 @@ class DeviceOptions:
     """What the device is and what it checks; each option is a PTXEMU_ variable of the README.
 
     Attributes:
-        sm: compute capability without its dot, 80 or 90.
-        processors: streaming multiprocessors, None for those of an A100 or H100; with few a small launch is
+        sm: compute capability without its dot, 75, 80 or 90.
+        processors: streaming multiprocessors, None for those of a T4, A100 or H100; with few a small launch is
             laid out like a large one.
         race: report shared memory races.
         check_init: with `race`, report reads of shared memory that nothing wrote.

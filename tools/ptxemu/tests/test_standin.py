@@ -29,6 +29,11 @@ def test_torch_cuda(stand_in: StandIn) -> None:
     assert "fine" in stand_in.run([sys.executable, PROGRAM, "tensors"])
 
 
+def test_an_older_device_refuses_newer_ptx(stand_in: StandIn, extension: Path) -> None:
+    output = stand_in.run([sys.executable, PROGRAM, "extension", extension], sm=75, expect=1)
+    assert "its fat binary holds no PTX for sm_75" in output
+
+
 def test_builtin_kernel_is_named(stand_in: StandIn) -> None:
     output = stand_in.run([sys.executable, PROGRAM, "builtin_kernel"], expect=1)
     assert "cannot run kernel" in output and "vectorized_elementwise_kernel" in output

@@ -61,11 +61,11 @@ API cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) {
   case cudaDevAttrMaxGridDimY:
   case cudaDevAttrMaxGridDimZ: *v = 65535; break;
   case cudaDevAttrMaxSharedMemoryPerBlock: *v = 48 * 1024; break;
-  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = (architecture() >= 90 ? 227 : 163) * 1024; break;
-  case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *v = (architecture() >= 90 ? 228 : 164) * 1024; break;
+  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = shared_per_block(); break;
+  case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *v = shared_per_sm(); break;
   case cudaDevAttrWarpSize: *v = 32; break;
   case cudaDevAttrMultiProcessorCount: *v = sm_count(); break;
-  case cudaDevAttrMaxThreadsPerMultiProcessor: *v = 2048; break;
+  case cudaDevAttrMaxThreadsPerMultiProcessor: *v = threads_per_sm(); break;
   case cudaDevAttrMaxRegistersPerBlock:
   case cudaDevAttrMaxRegistersPerMultiprocessor: *v = 65536; break;
   case cudaDevAttrComputeCapabilityMajor: *v = architecture() / 10; break;
@@ -103,10 +103,10 @@ API cudaGetDeviceProperties(cudaDeviceProp *p, int) {
   p->unifiedAddressing = 1;
   p->memoryBusWidth = 5120;
   p->l2CacheSize = 50 << 20;
-  p->maxThreadsPerMultiProcessor = 2048;
-  p->sharedMemPerMultiprocessor = (architecture() >= 90 ? 228 : 164) * 1024;
+  p->maxThreadsPerMultiProcessor = threads_per_sm();
+  p->sharedMemPerMultiprocessor = shared_per_sm();
   p->regsPerMultiprocessor = 65536;
-  p->sharedMemPerBlockOptin = (architecture() >= 90 ? 227 : 163) * 1024;
+  p->sharedMemPerBlockOptin = shared_per_block();
   p->maxBlocksPerMultiProcessor = 32;
   p->reservedSharedMemPerBlock = 1024;
   return cudaSuccess;

@@ -223,11 +223,10 @@ static cudaError_t func_attributes(cudaFuncAttributes *a, Function *function) {
   parse_fat(function->fat);
   if (!function->fat->ptx.empty()) {
     const KernelDesc *kernel = kernel_of(function);
-    if (kernel) {
-      a->sharedSizeBytes = kernel->shared_static;
-      a->localSizeBytes = kernel->local_bytes;
-      if (kernel->max_threads) a->maxThreadsPerBlock = kernel->max_threads;
-    }
+    if (!kernel) return set_error(cudaErrorNoKernelImageForDevice);
+    a->sharedSizeBytes = kernel->shared_static;
+    a->localSizeBytes = kernel->local_bytes;
+    if (kernel->max_threads) a->maxThreadsPerBlock = kernel->max_threads;
   }
   return cudaSuccess;
 }
@@ -239,9 +238,9 @@ static int occupancy(Function *function, int threads, size_t dyn) {
     if (!function->fat->ptx.empty())
       if (const KernelDesc *kernel = kernel_of(function)) shared_static = kernel->shared_static;
   }
-  int blocks = 2048 / (threads > 0 ? threads : 1);
+  int blocks = threads_per_sm() / (threads > 0 ? threads : 1);
   size_t stream = shared_static + dyn + 1024;
-  int m = (int)((architecture() >= 90 ? 228 : 164) * 1024 / stream);
+  int m = (int)(shared_per_sm() / stream);
   if (m < blocks) blocks = m;
   return blocks > 32 ? 32 : blocks;
 }
@@ -294,7 +293,7 @@ extern "C" int ptxemu_attributes(void *fn, cudaFuncAttributes *a) {
 }
 
 extern "C" int ptxemu_max_dynamic_smem(void *fn, int v) {
-  if (v < 0 || v > (architecture() >= 90 ? 227 : 163) * 1024) return cudaErrorInvalidValue;
+  if (v < 0 || v > shared_per_block()) return cudaErrorInvalidValue;
   ((Function *)fn)->max_dynamic_smem = v;
   return cudaSuccess;
 }

@@ -46,8 +46,14 @@ static inline int setting(const char *name, int otherwise) {
 
 static inline int architecture() { return setting("PTXEMU_SM", 90); }
 
-// an H100's and an A100's
-static inline int sm_count() { return setting("PTXEMU_PROCESSORS", architecture() >= 90 ? 132 : 108); }
+// an H100's, an A100's and a T4's
+static inline int by_architecture(int h100, int a100, int t4) {
+  return architecture() >= 90 ? h100 : architecture() >= 80 ? a100 : t4;
+}
+static inline int sm_count() { return setting("PTXEMU_PROCESSORS", by_architecture(132, 108, 40)); }
+static inline int shared_per_block() { return by_architecture(227, 163, 64) * 1024; }  // opted in
+static inline int shared_per_sm() { return by_architecture(228, 164, 64) * 1024; }
+static inline int threads_per_sm() { return by_architecture(2048, 2048, 1024); }
 
 static inline bool logging() { return setting("PTXEMU_LOG", 0) != 0; }
 

@@ -1,0 +1,1 @@
+"""``make gpu-check``: the tests and benchmarks that need a GPU, and one report of them to send."""
