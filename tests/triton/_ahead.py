@@ -147,7 +147,7 @@ def _output(tool: Any, *arguments: str) -> str:
 
 
 def _main_loop(listing: str) -> list[str]:
-    """The instructions of a disassembly's shortest loop that multiplies matrices."""
+    """The instructions of a disassembly's shortest loop that multiplies matrices; all, where none is found."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     for line in listing.splitlines():
@@ -161,4 +161,4 @@ def _main_loop(listing: str) -> list[str]:
         if target and target[1] in labels:
             loops.append(instructions[labels[target[1]] : at + 1])
     multiplying = [loop for loop in loops if any(re.search(r"MMA|FFMA", text) for text in loop)]
-    return min(multiplying, key=len, default=[])
+    return min(multiplying, key=len, default=instructions)

@@ -116,10 +116,10 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
         wasteful = max(LEAST_SIDE, power_of_two(problem.columns)) < tile.BN or (
             max(2 * LEAST_SIDE, power_of_two(problem.rows)) < tile.BM
         )
-        if wasteful or (exact and tile.BM * tile.BN > EXACT_FP32_AREA):
+        area = tile.BM * tile.BN
+        if wasteful or (exact and area > EXACT_FP32_AREA):
             continue
-        least_area = EXACT_FORMED_AREA if exact else FORMED_AREA
-        if problem.formed and tile.BM * tile.BN >= least_area:
+        if problem.formed and area >= (EXACT_FORMED_AREA if exact else FORMED_AREA):
             tile = tile._replace(num_warps=8)
         while tile.num_stages > 1 and shared_memory(problem, tile) > problem.facts.shared_memory:
             tile = tile._replace(num_stages=tile.num_stages - 1)
