@@ -147,7 +147,7 @@ def _output(tool: Any, *arguments: str) -> str:
 
 
 def _main_loop(listing: str) -> list[str]:
-    """The instructions of a disassembly's shortest loop that multiplies matrices; all, where none is found."""
+    """Instructions of a disassembly's shortest loop that multiplies matrices; all, where none is found."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     for line in listing.splitlines():
