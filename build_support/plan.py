@@ -112,10 +112,10 @@ def resolve(root: Path, environ: dict[str, str] | None = None) -> BuildPlan:
     """
     environ = dict(os.environ) if environ is None else environ
     if environ.get("FUSEDRES_NO_EXT", "0") not in ("", "0"):
-        return BuildPlan(False, "FUSEDRES_NO_EXT is set: pure Python, on the reference back-end")
+        return BuildPlan(False, "FUSEDRES_NO_EXT is set: pure Python, on Triton (GPUs) and the reference")
     compiler = find_compiler(environ)
     if compiler is None:
-        return BuildPlan(False, "no C++ compiler found: pure Python, on the reference back-end")
+        return BuildPlan(False, "no C++ compiler found: pure Python, on Triton (GPUs) and the reference")
     try:
         import torch
     except ImportError as error:

@@ -65,5 +65,5 @@ VARIABLES = (
         "torch's spelling, as 8.0+PTX;9.0; or none",
         "architectures that CUDA is compiled for",
     ),
-    Variable("FUSEDRES_NO_EXT", "build", "0, 1", "1 installs pure Python, on the reference back-end"),
+    Variable("FUSEDRES_NO_EXT", "build", "0, 1", "1 installs pure Python, on Triton and the reference"),
 )

@@ -18,6 +18,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fusedres.backends.triton import _device, _library
 
@@ -33,9 +34,9 @@ DTYPES = {
 #: Shared memory a program may have, in bytes, and processors of a typical device, by compute capability.
 DEVICES = {
     80: _device.DeviceFacts(108, 163 * 1024),
-    90: _device.DeviceFacts(132, 227 * 1024),
-    100: _device.DeviceFacts(148, 227 * 1024),
-    120: _device.DeviceFacts(188, 99 * 1024),
+    90: _device.DeviceFacts(132, 227 * 1024, copies_boxes=True),
+    100: _device.DeviceFacts(148, 227 * 1024, copies_boxes=True),
+    120: _device.DeviceFacts(188, 99 * 1024, copies_boxes=True),
 }
 
 HIP = GPUTarget("hip", "gfx942", 64)
@@ -65,6 +66,10 @@ class Launch(NamedTuple):
             one = isinstance(value, int) and value == 1 and not parameter.do_not_specialize
             if parameter.is_constexpr or value is None or one:
                 types[parameter.name], constants[(i,)] = "constexpr", value
+                continue
+            if isinstance(value, TensorDescriptor):
+                block = ",".join(map(str, value.block_shape))
+                types[parameter.name] = f"tensordesc<{DTYPES[value.base.dtype]}[{block}]>"
                 continue
             if isinstance(value, Tensor):
                 types[parameter.name] = "*" + DTYPES[value.dtype]
@@ -116,18 +121,44 @@ def compiled(launch: Launch, target: GPUTarget) -> Any:
 
 
 class Resources(NamedTuple):
+    """Registers a thread, stack bytes, instructions of the main loop, and those of them on local memory."""
+
     registers: int
     stack: int
+    loop: int
+    spills: list[str]
 
 
 def resources(kernel: Any, folder: Path) -> Resources:
-    """Registers a thread and stack bytes (spills live there), from the compiled cubin."""
+    """What the compiled cubin uses."""
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
-    tool = triton.knobs.nvidia.cuobjdump.path
-    text = subprocess.run(
-        [tool, "--dump-resource-usage", str(cubin)], capture_output=True, text=True, check=True
-    ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
-    assert found is not None, text
-    return Resources(int(found[1]), int(found[2]))
+    found = re.search(
+        r"REG:(\d+) STACK:(\d+)", _output(triton.knobs.nvidia.cuobjdump, "--dump-resource-usage", str(cubin))
+    )
+    assert found is not None
+    loop = _main_loop(_output(triton.knobs.nvidia.nvdisasm, "-c", str(cubin)))
+    spills = [text for text in loop if re.search(r"\b(?:LDL|STL)\b", text)]
+    return Resources(int(found[1]), int(found[2]), len(loop), spills)
+
+
+def _output(tool: Any, *arguments: str) -> str:
+    return subprocess.run([tool.path, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _main_loop(listing: str) -> list[str]:
+    """Instructions of a disassembly's shortest loop that multiplies matrices; all, where none is found."""
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L_\w+):", line):
+            labels[label[1]] = len(instructions)
+        elif text := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;", line):
+            instructions.append(text[1])
+    loops = []
+    for at, text in enumerate(instructions):
+        target = re.search(r"\bBRA\b.*?`\((\.L_\w+)\)", text)
+        if target and target[1] in labels:
+            loops.append(instructions[labels[target[1]] : at + 1])
+    multiplying = [loop for loop in loops if any(re.search(r"MMA|FFMA", text) for text in loop)]
+    return min(multiplying, key=len, default=instructions)

@@ -21,12 +21,26 @@ pytestmark = [
 ]
 
 
-def test_basic_block(tmp_path: Path) -> None:
+def run(module: str, sm: int, folder: Path) -> str:
+    """Run ``python -m module`` on the stand-in device; what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "ptxemu", "run", "--sm", "80", "--",
-         sys.executable, "-m", "tests.triton._standin_program"],
+        [sys.executable, "-m", "ptxemu", "run", "--sm", str(sm), "--", sys.executable, "-m", module],
         cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{TOOL}", "TRITON_CACHE_DIR": str(tmp_path)},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{TOOL}",
+            "TRITON_CACHE_DIR": str(folder / "triton"),
+            "FUSEDRES_PLANS": str(folder / "plans"),
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    assert done.stdout.count("fine") == 2
+    return done.stdout
+
+
+def test_basic_block(tmp_path: Path) -> None:
+    assert run("tests.triton._standin_program", 80, tmp_path).count("fine") == 2
+
+
+@pytest.mark.parametrize("sm", [80, 90])
+def test_autotuning_and_plans(sm: int, tmp_path: Path) -> None:
+    assert run("tests.triton._tune_program", sm, tmp_path).count("fine") == 2

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._library.triton import is_wrap_triton_enabled
 
+from fusedres.backends.triton._boxes import Box, map_descriptor, shape_blocks, snug_box, weight_descriptor
 from fusedres.backends.triton._conv_kernel import conv_kernel
-from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64
+from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64, power_of_two
 from fusedres.backends.triton._library import dense, launch
 from fusedres.backends.triton._sums import sum_partials
-from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan
+from fusedres.backends.triton._tiles import CONV_TILES, DEPTH_BYTES, Problem, keep_best, plan
 from fusedres.ops._shapes import Geometry
 
 #: Groups with fewer channels than this reduce over taps × channels as one index.
@@ -65,6 +68,43 @@ class Partials(NamedTuple):
     sums: Tensor | None
 
 
+#: Pixels that 32-bit coordinates of a box reach.
+MOST_BOXED = 2**31 - 2**20
+
+
+def _boxes(
+    operands: Sequence[Tensor | None],
+    area: tuple[int, int, int],
+    red: int,
+    precision: str,
+    g: Geometry,
+    *,
+    pointwise: bool,
+    formed: bool,
+) -> dict[int, Box]:
+    """By BM, the boxes that cover ``area`` well; none where TMA cannot copy the operands.
+
+    It copies at stride 1, rows of channels at multiples of 16 bytes, and has no mask: a group's last block
+    would see the next group. In ``torch.compile``'s graphs a kernel's arguments can be no descriptors. A 1×1
+    whose operand is formed on load, or whose reduction is one block, compiles no better (docs/triton.md).
+    """
+    src = next(x for x in operands if x is not None)
+    size = src.dtype.itemsize
+    block = min(DEPTH_BYTES // size, power_of_two(red))
+    possible = (
+        device_facts(src.device).copies_boxes
+        and not is_wrap_triton_enabled()
+        and g.stride == (1, 1)
+        and not (pointwise and (formed or red <= block))
+        and (size == 2 or precision == "tf32")
+        and (g.groups == 1 or red % block == 0)
+        and 0 < math.prod(area) < MOST_BOXED
+        and all(x.shape[1] * size % 16 == 0 and x.data_ptr() % 16 == 0 for x in operands if x is not None)
+    )
+    found = {tile.BM: snug_box(tile.BM, area) for tile in CONV_TILES} if possible else {}
+    return {rows: box for rows, box in found.items() if box is not None}
+
+
 def run_conv(
     src: Tensor, w: Tensor, out: Tensor, g: Geometry, prologue: Prologue, epilogue: Epilogue, *, dgrad: bool
 ) -> Partials:
@@ -73,6 +113,7 @@ def run_conv(
     ``w`` (K, C / groups, R, S) is read channels_last, and copied where it is not.
     """
     k, c, r, s = w.shape
+    w = w.contiguous(memory_format=torch.channels_last)
     red, cols = (k // g.groups, c) if dgrad else (c, k // g.groups)
     classes = g.stride[0] * g.stride[1] if dgrad else 1
     n, channels, out_h, out_w = out.shape
@@ -82,18 +123,34 @@ def run_conv(
         out_pixels = n * out_h * out_w
     precision = dot_precision(src.dtype)
     flat = red < FEW_CHANNELS and r * s > 1
+    pointwise = r * s == 1 and g.padding == (0, 0)
+    area = (1, 1, out_pixels) if pointwise else (n, out_h, out_w)
     sources = 2 if prologue.other is not None else 1
+    formed = prologue.scale is not None
+    operands = (src, prologue.other, w)
+    boxes = {} if flat else _boxes(operands, area, red, precision, g, pointwise=pointwise, formed=formed)
     chosen = plan(
         conv_kernel,
         Problem(
             out_pixels, cols, red * r * s if flat else red, g.groups * classes, src.dtype, precision,
-            (sources, 1), prologue.scale is not None, device_facts(src.device),
+            (sources, 1), formed, device_facts(src.device),
             (r, s, *g.stride, *g.dilation, int(dgrad), int(prologue.relu)),
         ),
         CONV_TILES,
         TUNING_KEY,
+        boxes,
+        shape_blocks,
     )  # fmt: skip
-    parts = cdiv(out_pixels, chosen.least_rows)
+
+    def row_tiles(meta: dict[str, int]) -> int:
+        return (
+            Box(meta["PN"], meta["PH"], meta["PW"]).tiles(area)
+            if meta["PN"]
+            else cdiv(out_pixels, meta["BM"])
+        )
+
+    # Each tile has a part, a larger one as many as the smallest would have; all that may run find room.
+    parts = max(row_tiles(meta) * (meta["BM"] // chosen.least_rows) for meta in chosen.candidates)
     previous = epilogue.previous
     count = mean = m2 = sums = None
     if epilogue.statistics:
@@ -104,14 +161,22 @@ def run_conv(
         sums = out.new_empty(classes * parts, slots, channels, dtype=torch.float32)
 
     def grid(meta: dict[str, int]) -> tuple[int, int, int]:
-        tiles = cdiv(out_pixels, meta["BM"]) * cdiv(cols, meta["BN"])
-        return tiles, g.groups, classes
+        return row_tiles(meta) * cdiv(cols, meta["BN"]), g.groups, classes
 
     if parts:
+        read: dict[str, Any] = {"src": src, "other": prologue.other, "w": w}
+        if chosen.candidates[0]["PN"]:
+            read = {
+                "src": map_descriptor(src, pointwise),
+                "other": None if prologue.other is None else map_descriptor(prologue.other, pointwise),
+                "w": weight_descriptor(w),
+            }
+            if chosen.meta:
+                shape_blocks({**read, **chosen.meta, "DGRAD": dgrad})
         launch(
             chosen.kernel, grid,
-            src, *dense(prologue.scale, prologue.shift), prologue.other, *dense(prologue.other_scale),
-            w.contiguous(memory_format=torch.channels_last),
+            read["src"], *dense(prologue.scale, prologue.shift), read["other"], *dense(prologue.other_scale),
+            read["w"],
             out, *dense(epilogue.scale, epilogue.shift), epilogue.add,
             count, mean, m2,
             *((previous.y, *dense(*previous[1:])) if previous is not None else (None,) * 5), sums,

@@ -10,6 +10,9 @@ the source's channels. A forward convolution and a data gradient differ in how a
 
 Both are a first tap, a count of taps, and constant steps.
 
+At stride 1 a tile may also be a box of pixels (PN > 0): then a tap of it is a box of the source, and ``src``,
+``other`` and ``w`` are tensor descriptors that the tensor memory accelerator (TMA) copies boxes by.
+
 Absent operands are ``None``; Triton compiles what is there.
 """
 
@@ -18,7 +21,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fusedres.backends.triton._maths import affine, channel, is_active, normalized, relu
+from fusedres.backends.triton._conv_partials import parts_of, store_statistics, store_sums
+from fusedres.backends.triton._maths import affine, channel, is_active, relu
 
 
 @triton.jit
@@ -29,49 +33,6 @@ def _first_tap(phase, SIZE: tl.constexpr, STRIDE: tl.constexpr, DIL: tl.constexp
         # phase + r·DIL·(STRIDE − 1) ≡ phase − r·DIL, and stays positive: Triton's % truncates as C's does.
         first = tl.where((phase + r * DIL * (STRIDE - 1)) % STRIDE == 0, r if r < SIZE else SIZE, first)
     return first
-
-
-@triton.jit
-def _store_statistics(
-    value, live, count, mean, m2, tile, parts, c, inside, channels, first_column,
-    BM: tl.constexpr, STAT_ROWS: tl.constexpr,
-):  # fmt: skip
-    """Count, mean and M2 of a tile's columns; the mean is subtracted in registers before squaring.
-
-    A tile of more rows than STAT_ROWS (autotuning: the partials were made for the smallest) writes its
-    part once, and empty parts after it.
-    """
-    n = tl.sum(live.to(tl.float32), 0)
-    mu = tl.div_rn(tl.sum(value, 0), tl.zeros_like(tl.sum(value, 0)) + n)
-    deviation = tl.where(live[:, None], value - mu[None, :], 0.0)
-    part = tile * (BM // STAT_ROWS)
-    tl.store(count + part, n, mask=first_column)
-    tl.store(mean + part * channels + c, mu, mask=inside)
-    tl.store(m2 + part * channels + c, tl.sum(deviation * deviation, 0), mask=inside)
-    for extra in tl.static_range(1, BM // STAT_ROWS):
-        exists = part + extra < parts
-        tl.store(count + part + extra, 0.0, mask=first_column & exists)
-        tl.store(mean + (part + extra) * channels + c, tl.zeros_like(mu), mask=inside & exists)
-        tl.store(m2 + (part + extra) * channels + c, tl.zeros_like(mu), mask=inside & exists)
-
-
-@triton.jit
-def _store_sums(
-    gradient, y, mean, invstd, sums, tile, parts, part_base, c, inside, channels,
-    BM: tl.constexpr, STAT_ROWS: tl.constexpr, SLOTS: tl.constexpr,
-):  # fmt: skip
-    """A tile's Σdz and Σ(dz·x̂), with empty parts after it as in ``_store_statistics``."""
-    part = tile * (BM // STAT_ROWS)
-    base = sums + (part_base + part) * SLOTS * channels + c
-    total = tl.sum(gradient, 0)
-    tl.store(base, total, mask=inside)
-    if SLOTS == 2:
-        projected = tl.sum(gradient * normalized(y, mean, invstd, c, inside), 0)
-        tl.store(base + channels, projected, mask=inside)
-    for extra in tl.static_range(1, BM // STAT_ROWS):
-        exists = inside & (part + extra < parts)
-        for slot in tl.static_range(0, SLOTS):
-            tl.store(base + (extra * SLOTS + slot) * channels, tl.zeros_like(total), mask=exists)
 
 
 @triton.jit
@@ -87,6 +48,7 @@ def conv_kernel(
     DGRAD: tl.constexpr, FLAT: tl.constexpr, SRC_RELU: tl.constexpr, RELU: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, STAT_ROWS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PN: tl.constexpr = 0, PH: tl.constexpr = 0, PW: tl.constexpr = 0,
 ):  # fmt: skip
     """out = epilogue(conv(prologue(src), w)), for one tile of pixels and channels of one group and class.
 
@@ -96,9 +58,11 @@ def conv_kernel(
 
     Memory: src (batch, src_h, src_w, src_c), out (batch, out_h, out_w, out_c), w (K, R, S, C / groups).
     RED and COLS are channels of one group. FLAT reduces over taps × channels as one index: few channels
-    (the stem's 3, a narrow group) would leave most of a block of BK empty.
+    (the stem's 3, a narrow group) would leave most of a block of BK empty. PN > 0: a tile is a box of
+    PN images × PH rows × PW columns, and src, other and w are tensor descriptors.
     """
     POINTWISE: tl.constexpr = R * S == 1 and PAD_H == 0 and PAD_W == 0
+    BOXES: tl.constexpr = PN > 0
     column_tiles: tl.constexpr = (COLS + BN - 1) // BN
     tile = tl.program_id(0) // column_tiles
     column_tile = tl.program_id(0) % column_tiles
@@ -119,6 +83,35 @@ def conv_kernel(
         row0 = tl.zeros_like(rows)
         column0 = row0
         origin = rows
+        box_n = 0
+        box_h = 0
+        box_w = tile.to(tl.int32) * BM
+    elif BOXES:
+        boxes_w = (out_w + PW - 1) // PW
+        boxes_h = (out_h + PH - 1) // PH
+        box_n = (tile // (boxes_w * boxes_h) * PN).to(tl.int32)
+        box_h = (tile // boxes_w % boxes_h * PH).to(tl.int32)
+        box_w = (tile % boxes_w * PW).to(tl.int32)
+        lane_m = tl.arange(0, BM)
+        image = box_n + lane_m // (PH * PW)
+        p = box_h + lane_m // PW % PH
+        q = box_w + lane_m % PW
+        live = (image < batch) & (p < out_h) & (q < out_w)
+        if WIDE:
+            image = image.to(tl.int64)
+        pixel = (image * out_h + p) * out_w + q
+        taps_h = R
+        taps_w = S
+        first_h = 0
+        first_w = 0
+        # At stride 1 both directions only shift: forward by −padding, the gradient by +padding.
+        SHIFT_H: tl.constexpr = PAD_H if DGRAD else -PAD_H
+        SHIFT_W: tl.constexpr = PAD_W if DGRAD else -PAD_W
+        row0 = p + SHIFT_H
+        column0 = q + SHIFT_W
+        box_h += SHIFT_H
+        box_w += SHIFT_W
+        origin = pixel
     else:
         if DGRAD:
             phase_h = tl.program_id(2) // STRIDE_W
@@ -159,7 +152,8 @@ def conv_kernel(
     W_TAP: tl.constexpr = COLS if DGRAD else RED
     W_COL: tl.constexpr = 1 if DGRAD else R * S * RED
     n = column_tile * BN + tl.arange(0, BN)
-    w_base = w + group * (R * S * RED * COLS) + n[None, :] * W_COL
+    if not BOXES:
+        w_base = w + group * (R * S * RED * COLS) + n[None, :] * W_COL
     n_inside = n < COLS
     BLOCKS: tl.constexpr = (RED + BK - 1) // BK
     lane = tl.arange(0, BK)
@@ -192,26 +186,41 @@ def conv_kernel(
             ok = ok & (h >= 0) & (h < src_h) & (v >= 0) & (v < src_w)
         if FLAT or RED % BK != 0:
             ok = ok & inside[None, :]
-        at = (
-            origin[:, None] * src_c + ((i * WALK_H * src_w + j * WALK_W) * src_c + group * RED + red)[None, :]
-        )
-        a = tl.load(src + at, mask=ok, other=0.0)
+        if BOXES:
+            block = step % BLOCKS * BK
+            at = [box_n, box_h + i * WALK_H, box_w + j * WALK_W, group * RED + block]
+            a = src.load(at).reshape(BM, BK)
+        else:
+            at = (
+                origin[:, None] * src_c
+                + ((i * WALK_H * src_w + j * WALK_W) * src_c + group * RED + red)[None, :]
+            )
+            a = tl.load(src + at, mask=ok, other=0.0)
         if src_scale is not None:
             value = affine(a.to(tl.float32), src_scale, src_shift, group * RED + red, inside)
             if other is not None:
-                extra = tl.load(other + at, mask=ok, other=0.0).to(tl.float32)
-                value = tl.fma(extra, channel(other_scale, group * RED + red, inside), value)
+                if BOXES:
+                    extra = other.load(at).reshape(BM, BK)
+                else:
+                    extra = tl.load(other + at, mask=ok, other=0.0)
+                value = tl.fma(extra.to(tl.float32), channel(other_scale, group * RED + red, inside), value)
             if SRC_RELU:
                 value = relu(value)
             a = tl.where(ok, value, 0.0).to(a.dtype)
         w_tap = (first_h + i * STEP_H) * S + first_w + j * STEP_W
-        w_at = (red * W_RED + w_tap * W_TAP)[:, None]
-        if FLAT or RED % BK != 0:
-            b = tl.load(w_base + w_at, mask=inside[:, None] & n_inside[None, :], other=0.0)
-        elif COLS % BN != 0:
-            b = tl.load(w_base + w_at, mask=n_inside[None, :], other=0.0)
+        if BOXES:
+            if DGRAD:
+                b = w.load([group * RED + block, w_tap, column_tile * BN]).reshape(BK, BN)
+            else:
+                b = w.load([group * COLS + column_tile * BN, w_tap, block]).reshape(BN, BK).T
         else:
-            b = tl.load(w_base + w_at)
+            w_at = (red * W_RED + w_tap * W_TAP)[:, None]
+            if FLAT or RED % BK != 0:
+                b = tl.load(w_base + w_at, mask=inside[:, None] & n_inside[None, :], other=0.0)
+            elif COLS % BN != 0:
+                b = tl.load(w_base + w_at, mask=n_inside[None, :], other=0.0)
+            else:
+                b = tl.load(w_base + w_at)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
 
     c = group * COLS + n
@@ -227,14 +236,17 @@ def conv_kernel(
         value = tl.where(ok & is_active(y, prev_scale, prev_shift, c, n_inside), value, 0.0)
     result = value.to(out.dtype.element_ty)
     tl.store(out + at, result, mask=ok)
-    # Statistics and sums are of what was stored: the next kernel sees the rounded values.
-    if count is not None:
-        _store_statistics(
-            result.to(tl.float32), live, count, mean, m2, tile, parts, c, n_inside, out_c,
-            (column_tile == 0) & (group == 0), BM, STAT_ROWS,
-        )  # fmt: skip
-    if sums is not None:
-        _store_sums(
-            result.to(tl.float32), y, prev_mean, prev_invstd, sums, tile, parts, part_base, c, n_inside,
-            out_c, BM, STAT_ROWS, 1 if prev_mean is None else 2,
-        )  # fmt: skip
+    if count is not None or sums is not None:
+        # Statistics and sums are of what was stored: the next kernel sees the rounded values.
+        stored = result.to(tl.float32)
+        first, last = parts_of(tile, tl.num_programs(0) // column_tiles, parts, BM, STAT_ROWS)
+        if count is not None:
+            if BOXES:
+                stored = tl.where(live[:, None], stored, 0.0)  # rows outside the map may see some of it
+            first_column = (column_tile == 0) & (group == 0)
+            store_statistics(stored, live, count, mean, m2, first, last, c, n_inside, out_c, first_column)
+        if sums is not None:
+            SLOTS: tl.constexpr = 1 if prev_mean is None else 2
+            store_sums(
+                stored, y, prev_mean, prev_invstd, sums, first, last, part_base, c, n_inside, out_c, SLOTS
+            )

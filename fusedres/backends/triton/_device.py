@@ -13,14 +13,19 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
 class DeviceFacts(NamedTuple):
-    """How many programs run at once, and the shared memory one of them may have (bytes)."""
+    """How many programs run at once, the shared memory one of them may have (bytes), and whether hardware
+    copies boxes of tensors (TMA)."""
 
     processors: int
     shared_memory: int
+    copies_boxes: bool = False
 
 
 #: Stands in where tensors are not on a GPU (interpreter, compiling ahead of time): an A100's.
 DEFAULT_FACTS = DeviceFacts(processors=108, shared_memory=163 * 1024)
+
+#: NVIDIA's first compute capability, in whole numbers, with the tensor memory accelerator.
+TMA_SINCE = 9
 
 #: Where torch does not say (ROCm): what every GPU that Triton serves has.
 LEAST_SHARED_MEMORY = 64 * 1024
@@ -30,7 +35,8 @@ LEAST_SHARED_MEMORY = 64 * 1024
 def _facts_of(index: int | None) -> DeviceFacts:
     properties = torch.cuda.get_device_properties(index)
     shared = getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED_MEMORY)
-    return DeviceFacts(properties.multi_processor_count, shared)
+    copies_boxes = torch.version.hip is None and properties.major >= TMA_SINCE
+    return DeviceFacts(properties.multi_processor_count, shared, copies_boxes)
 
 
 def device_facts(device: torch.device) -> DeviceFacts:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch._library.triton import is_wrap_triton_enabled
 
+from fusedres.backends.triton._boxes import Box
 from fusedres.backends.triton._device import INTERPRETED, DeviceFacts, cdiv, power_of_two
 from fusedres.ops._planned import TILES, learn_tile, learning_tiles
 
@@ -32,8 +33,11 @@ class Tile(NamedTuple):
         return self.depth_bytes // itemsize
 
 
-#: Convolutions, largest first: the first that gives every processor a program is taken. 128 bytes of
-#: depth are one line of channels a row. Compiled for 8.0, 9.0, 10.0 and 12.0 in tests/compile.
+#: The most a tile takes of the reduction at a time: one line of channels a row.
+DEPTH_BYTES = 128
+
+#: Convolutions, largest first: the first that gives every processor a program is taken. All are compiled for
+#: 8.0, 9.0, 10.0 and 12.0 in tests/compile.
 CONV_TILES = (
     Tile(128, 128, 128, num_warps=8, num_stages=3),
     Tile(128, 64, 128, num_warps=4, num_stages=3),
@@ -62,7 +66,8 @@ WGRAD_TILES = (
 EXACT_FP32_AREA = 64 * 64
 
 #: Accumulators of this many values leave four warps no registers to form an operand in: they get eight.
-FORMED_AREA = 128 * 64
+#: Exact fp32 products do with half as many, because both operands lie in registers too.
+FORMED_AREA, EXACT_FORMED_AREA = 128 * 64, 64 * 64
 
 #: ``tl.dot`` takes no side shorter than this.
 LEAST_SIDE = 16
@@ -111,9 +116,10 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
         wasteful = max(LEAST_SIDE, power_of_two(problem.columns)) < tile.BN or (
             max(2 * LEAST_SIDE, power_of_two(problem.rows)) < tile.BM
         )
-        if wasteful or (exact and tile.BM * tile.BN > EXACT_FP32_AREA):
+        area = tile.BM * tile.BN
+        if wasteful or (exact and area > EXACT_FP32_AREA):
             continue
-        if problem.formed and tile.BM * tile.BN >= FORMED_AREA:
+        if problem.formed and area >= (EXACT_FORMED_AREA if exact else FORMED_AREA):
             tile = tile._replace(num_warps=8)
         while tile.num_stages > 1 and shared_memory(problem, tile) > problem.facts.shared_memory:
             tile = tile._replace(num_stages=tile.num_stages - 1)
@@ -122,9 +128,8 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
     return fits or [tiles[-1]]
 
 
-def choose(problem: Problem, tiles: Sequence[Tile]) -> Tile:
+def choose(problem: Problem, fits: Sequence[Tile]) -> Tile:
     """The largest tile that gives every processor a program; where none does, the one with most programs."""
-    fits = fitted(problem, tiles)
     for tile in fits:
         if programs(problem, tile) >= problem.facts.processors:
             return tile
@@ -157,41 +162,76 @@ def _planned(key: tuple[object, ...], configs: Sequence[tuple[int, ...]]) -> tup
 CONSTANTS = ("BM", "BN", "BK", "num_warps", "num_stages")
 
 
-@functools.cache
-def _autotuner(kernel: Any, configs: tuple[tuple[int, ...], ...], key: tuple[str, ...]) -> Any:
-    return triton.autotune(
-        [
-            triton.Config({"BM": bm, "BN": bn, "BK": bk}, num_warps=warps, num_stages=stages)
-            for bm, bn, bk, warps, stages in configs
-        ],
-        key=list(key),
-    )(kernel)
+OPTIONS = ("num_warps", "num_stages")
+
+
+@functools.lru_cache(maxsize=1024)
+def _autotuner(
+    kernel: Any,
+    candidates: tuple[tuple[tuple[str, int], ...], ...],
+    key: tuple[str, ...],
+    facts: DeviceFacts,  # what one device finds is not another's
+    prepare: Callable[[dict[str, Any]], None] | None,
+) -> Any:
+    configs = []
+    for meta in map(dict, candidates):
+        options = {name: meta.pop(name) for name in OPTIONS}
+        configs.append(triton.Config(meta, **options, pre_hook=prepare))
+    return triton.autotune(configs, key=list(key))(kernel)
 
 
 class Plan(NamedTuple):
     """A kernel, with what is settled of its tile before it is launched.
 
-    ``learns`` is the problem whose best tile is known after the launch, where tiles are being timed.
+    ``meta`` are its constants, none where tiles are being timed; ``candidates`` are the constants of all that
+    may run: partials need room for each. ``learns`` is the problem whose best tile is known after the launch,
+    where tiles are being timed.
     """
 
     kernel: Any
     meta: dict[str, int]
-    least_rows: int
+    candidates: list[dict[str, int]]
     learns: tuple[object, ...] | None = None
 
+    @property
+    def least_rows(self) -> int:
+        """The smallest BM that may run."""
+        return min(meta["BM"] for meta in self.candidates)
 
-def plan(kernel: Any, problem: Problem, tiles: Sequence[Tile], key: tuple[str, ...]) -> Plan:
-    """The kernel with its tile's constants, or under autotuning without (``key`` names what it depends on).
 
-    ``least_rows`` is the smallest BM that may run: partials are allocated for it.
+def plan(
+    kernel: Any,
+    problem: Problem,
+    tiles: Sequence[Tile],
+    key: tuple[str, ...],
+    boxes: Mapping[int, Box] | None = None,
+    prepare: Callable[[dict[str, Any]], None] | None = None,
+) -> Plan:
+    """The kernel with its tile's constants, or under autotuning without.
+
+    Args:
+        key: the arguments that an autotuned choice depends on.
+        boxes: for a kernel whose tiles may be boxes, those that suit, by BM; where some do, no others run.
+        prepare: called with the arguments before a tile is tried.
     """
     fits = fitted(problem, tiles)
-    configs = tuple((t.BM, t.BN, block_depth(problem, t), t.num_warps, t.num_stages) for t in fits)
+    fits = [tile for tile in fits if tile.BM in (boxes or {})] or fits
+    configs: tuple[tuple[int, ...], ...] = tuple(
+        (t.BM, t.BN, block_depth(problem, t), t.num_warps, t.num_stages) for t in fits
+    )
     known = plan_key(kernel, problem)
-    if autotuning():
-        return Plan(_autotuner(kernel, configs, key), {}, min(t.BM for t in fits), known)
-    config = _planned(known, configs) or configs[fits.index(choose(problem, tiles))]
-    return Plan(kernel, dict(zip(CONSTANTS, config, strict=True)), config[0])
+    timed = autotuning()
+    if not timed:
+        configs = (_planned(known, configs) or configs[fits.index(choose(problem, fits))],)
+    candidates = [dict(zip(CONSTANTS, config, strict=True)) for config in configs]
+    if boxes is not None:
+        for meta in candidates:
+            meta.update(boxes.get(meta["BM"], Box())._asdict())
+    if not timed:
+        return Plan(kernel, candidates[0], candidates)
+    frozen = tuple(tuple(meta.items()) for meta in candidates)
+    prepare = prepare if boxes else None
+    return Plan(_autotuner(kernel, frozen, key, problem.facts, prepare), {}, candidates, known)
 
 
 def keep_best(chosen: Plan) -> None:
