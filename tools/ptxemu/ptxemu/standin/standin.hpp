@@ -51,6 +51,9 @@ static inline int sm_count() { return setting("PTXEMU_PROCESSORS", architecture(
 
 static inline bool logging() { return setting("PTXEMU_LOG", 0) != 0; }
 
+// launches are noted and not run: a network's grids at a size that would take hours to execute
+static inline bool listing() { return setting("PTXEMU_LIST", 0) != 0; }
+
 #define LOG(...) \
   do { \
     if (logging()) { \
