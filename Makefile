@@ -2,6 +2,7 @@
 #   make demo          real photographs through torchvision's ResNet-50 and ours: a table and a chart
 #   make test          all tests but the slow ones and those that need a GPU
 #   make bench         ours against its peers; writes benchmarks/results and the README's table
+#   make kernels       what the GPU kernels cost, counted without a GPU; writes docs/budgets.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -29,7 +30,7 @@ CXX_CODE = git ls-files -z 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'csrc/*.cuh' | xa
 COMPARE ?= --model resnet50 --batch 16 --train --rounds 7
 PYTEST ?=
 
-.PHONY: help demo test test-all bench lint format clean
+.PHONY: help demo test test-all bench kernels lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +46,9 @@ test-all: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks run
+
+kernels: $(VENV)/.test
+	$(BIN)/python -m benchmarks.kernels
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check $(PYTHON_CODE)
