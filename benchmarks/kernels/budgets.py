@@ -36,11 +36,11 @@ class Finding(NamedTuple):
 def counted(case: Case) -> list[Finding]:
     """The counters' budgets."""
     c, name = case.counters, str(case)
-    ideal = ideal_products(case)
-    findings = [
-        Finding("matrix instructions / padded ideal", name, c["mma"] / ideal, 1.0),
-        Finding("DRAM bytes / must move", name, case.dram / case.must_dram, MOST_DRAM[case.layer.kernel]),
-    ]
+    moved = case.dram / case.must_dram
+    findings = [Finding("DRAM bytes / must move", name, moved, MOST_DRAM[case.layer.kernel])]
+    if case.backend == "cuda":  # whose kernels' names tell their tiles
+        products = c["mma"] / ideal_products(case)
+        findings.append(Finding("matrix instructions / padded ideal", name, products, 1.0))
     if c["ldmatrix_requests"]:
         waves = c["ldmatrix_wavefronts"] / c["ldmatrix_requests"]
         findings.append(Finding("wavefronts a matrix", name, waves, MOST_WAVEFRONTS))

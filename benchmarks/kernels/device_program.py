@@ -58,9 +58,28 @@ def network(task: str, composition: str, batch: int, backend: str) -> list[dict[
     return record(f"fusedres_{backend}", lambda: step(x))
 
 
+def note_compiled(notes: list[dict[str, int]]) -> None:
+    """Have Triton tell of each kernel that it launches: what its compiler gave it."""
+    from triton.runtime.jit import JITFunction
+
+    run = JITFunction.run
+
+    def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kernel = run(self, *args, **kwargs)
+        notes.append(
+            {"registers": kernel.n_regs, "spilled": kernel.n_spills, "shared": kernel.metadata.shared}
+        )
+        return kernel
+
+    JITFunction.run = noting
+
+
 def layers(pattern: str, uses: Sequence[str], backend: str, images: int | None) -> list[dict[str, Any]]:
     """Each distinct convolution in each of its uses, on ``images``, or on as many as are representative."""
     calls = []
+    notes: list[dict[str, int]] = []
+    if backend == "triton":
+        note_compiled(notes)
     for layer in LAYERS:
         if not fnmatch(layer.name, pattern):
             continue
@@ -70,8 +89,10 @@ def layers(pattern: str, uses: Sequence[str], backend: str, images: int | None) 
                 continue
             x, y = on_device(*layer.in_shape(batch)), on_device(*layer.out_shape(batch))
             run = use.prepare(layer, x, y, backend)
+            notes.clear()
             (call,) = record(f"fusedres_{backend}", run)
-            calls.append({"layer": layer.name, "use": name, "batch": batch, "backend": backend, **call})
+            facts = {"layer": layer.name, "use": name, "batch": batch, "backend": backend}
+            calls.append({**facts, "compiled": list(notes), **call})
     return calls
 
 

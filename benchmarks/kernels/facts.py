@@ -57,7 +57,7 @@ class Library:
         Outside of it nvcc makes about as many machine instructions of PTX.
         """
         executed = float(counters["warp_inst_total"])
-        if not counters["mma"]:
+        if not counters["mma"] or kernel not in self.usage:
             return executed
         machine, ptx = self.loops(kernel)
         if machine is None or ptx is None:

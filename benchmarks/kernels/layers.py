@@ -17,7 +17,11 @@ from benchmarks.shapes import LAYERS, Layer
 MMA_MACS, DEPTH = 16 * 8 * 16, 32
 #: Of a weight gradient: pixels of a step, two instructions deep; columns of the narrowest tile.
 STAGE_PIXELS, WGRAD_COLUMNS = 32, 64
-OURS = ("conv_gemm_kernel", "conv_patch_kernel", "conv_wgrad_kernel", "conv_wgrad_ring", "conv_wgrad_any")
+#: Kernels that multiply; the last two are Triton's.
+PRODUCTS = (
+    "conv_gemm_kernel", "conv_patch_kernel", "conv_wgrad_kernel", "conv_wgrad_ring", "conv_wgrad_any",
+    "conv_kernel", "wgrad_kernel",
+)  # fmt: skip
 _LAYERS = {layer.name: layer for layer in LAYERS}
 
 
@@ -38,6 +42,7 @@ class Case(NamedTuple):
     listed_splits: int
     shared: int
     backend: str
+    compiled: dict[str, int] | None
 
     def __str__(self) -> str:
         return f"{self.layer.name} {self.use}"
@@ -97,6 +102,7 @@ def cases(calls: Sequence[dict[str, Any]], listed: Sequence[dict[str, Any]], lib
             Case(
                 _LAYERS[layer], use, call["batch"], main["kernel"], call["must_move"], counters,
                 parts, splits.get((layer, use), parts), main["smem"], call["backend"],
+                _compiled(call, main),
             )
         )  # fmt: skip
     return found
@@ -104,8 +110,14 @@ def cases(calls: Sequence[dict[str, Any]], listed: Sequence[dict[str, Any]], lib
 
 def _main(call: dict[str, Any]) -> dict[str, Any]:
     """Of a call's launches the one that multiplies."""
-    (launch,) = [x for x in call["launches"] if any(name in x["kernel"] for name in OURS)]
+    (launch,) = [x for x in call["launches"] if any(name in x["kernel"] for name in PRODUCTS)]
     return dict(launch)
+
+
+def _compiled(call: dict[str, Any], main: dict[str, Any]) -> dict[str, int] | None:
+    """What Triton's compiler gave the launch; None of a kernel of the library."""
+    notes: list[dict[str, int]] = call.get("compiled", [])
+    return notes[call["launches"].index(main)] if len(notes) == len(call["launches"]) else None
 
 
 def padded(value: int, to: int) -> int:

@@ -29,6 +29,17 @@ def convolutions(library: Library, pattern: str) -> Measured:
     return [(case, library.facts(case.kernel, case.shared)) for case in counted(library, pattern)]
 
 
+def triton_convolutions(library: Library, pattern: str) -> Measured:
+    """The same by Triton's kernels: shown beside the library's, and held to no budget here."""
+    measured = []
+    for case in cases(run("layers", pattern, "--backend", "triton"), [], library):
+        if case.compiled is None:
+            raise RuntimeError(f"{case}: Triton did not tell of every launch")
+        compiled = case.compiled
+        measured.append((case, Facts(compiled["registers"], compiled["shared"], compiled["spilled"], None)))
+    return measured
+
+
 def networks(library: Library) -> list[Network]:
     return [measure(way, library) for way in WAYS]
 

@@ -50,17 +50,28 @@ def kernels(cases: Sequence[tuple[Case, Facts]]) -> Sheet:
     rows = []
     for case, facts in cases:
         found = {f.budget: f.value for f in findings([case])}
+        products = found.get("matrix instructions / padded ideal")
         sectors = min(v for budget, v in found.items() if budget.startswith("sectors"))
         rows.append(
             [
                 case.layer.name, case.use, case.backend, str(facts.registers),
                 f"{facts.shared / 1024:.0f}", str(facts.spilled), _ratio(facts.instructions),
-                _ratio(found["matrix instructions / padded ideal"]), _ratio(found["DRAM bytes / must move"]),
+                _ratio(products), _ratio(found["DRAM bytes / must move"]),
                 f"{sectors:.0%}", _ratio(found.get("wavefronts a matrix")),
                 *(_limit(case, chip) for chip in CHIPS),
             ]
         )  # fmt: skip
     return Sheet(f"Convolutions of ResNet-50, bf16; the limit at batch {IMAGES}", columns, rows)
+
+
+def side_by_side(cases: Sequence[tuple[Case, Facts]]) -> Sheet:
+    """The library's kernels and Triton's for the same convolutions, one under the other."""
+    ordered = sorted(cases, key=lambda pair: (pair[0].layer.name, pair[0].use, pair[0].backend))
+    sheet = kernels(ordered)
+    for (case, _), row in zip(ordered, sheet.rows, strict=True):
+        row.append(str(case.counters["mma"]))
+    title = "The same convolutions by the CUDA library and by Triton"
+    return Sheet(title, [*sheet.columns, "matrix instructions"], sheet.rows)
 
 
 def _limit(case: Case, chip: Chip) -> str:
