@@ -4,6 +4,7 @@
 #   make bench         ours against its peers; writes benchmarks/results and the README's table;
 #                      CELLS=models,sweep,fast,neighbours measures what docs/benchmarks.md adds
 #   make gpu-check     on a GPU: builds for it, tests, measures, and writes a report into benchmarks/results/gpu
+#   make kernels       what the GPU kernels cost, counted without a GPU; writes docs/budgets.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,7 +34,7 @@ CXX_CODE = git ls-files -z 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'csrc/*.cuh' | xa
 COMPARE ?= --model resnet50 --batch 16 --train --rounds 7
 PYTEST ?=
 
-.PHONY: help demo test test-all bench gpu-check lint format clean
+.PHONY: help demo test test-all bench kernels gpu-check lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +55,9 @@ gpu-check:
 	@test -n "$(GPU)" || { echo "gpu-check needs an NVIDIA GPU, and nvidia-smi lists none" >&2; exit 2; }
 	$(MAKE) $(VENV)/.gpu || { echo "gpu-check: the build failed; to report it, send what it said" >&2; exit 1; }
 	$(BIN)/python -m benchmarks.gpu_check
+
+kernels: $(VENV)/.test
+	$(BIN)/python -m benchmarks.kernels
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check $(PYTHON_CODE)

@@ -259,8 +259,13 @@ def weight_gradient(dw: Tensor | None, w: Tensor) -> Tensor:
     """``dw`` laid out as ``w`` is, so that autograd keeps it without a copy of its own; empty if absent."""
     if dw is None:
         return w.new_empty(0)
-    like = torch.empty_like(w)
-    return dw if dw.stride() == like.stride() else like.copy_(dw)
+    wanted = torch.empty_like(w, device="meta").stride()
+    if dw.stride() == wanted:
+        return dw
+    # A 1×1 filter lies the same in both layouts, only its strides are written differently.
+    if all(n == 1 or a == b for n, a, b in zip(w.shape, dw.stride(), wanted, strict=True)):
+        return dw.as_strided(w.shape, wanted)
+    return torch.empty_like(w).copy_(dw)
 
 
 def _or_absent(grad: Tensor | None, like: Tensor) -> Tensor:

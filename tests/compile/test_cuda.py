@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import fusedres
+from benchmarks.kernels.compiled import Usage, find_cuobjdump, resource_usage
 from fusedres._build import extension_missing
 
 ROOT = Path(__file__).parents[2]
@@ -19,32 +17,9 @@ SOURCES = sorted((ROOT / "csrc" / "cuda").rglob("*.cu"))
 ARCHITECTURES = ("80", "90", "100", "120")
 
 
-class Usage(NamedTuple):
-    """Registers a thread, and bytes of stack and of local memory; spills live on the stack."""
-
-    registers: int
-    stack: int
-    local: int
-
-
-def find_cuobjdump() -> str:
-    """The toolkit's, or the one that Triton brings; skips where neither is there."""
-    found = shutil.which("cuobjdump")
-    if found is None and importlib.util.find_spec("triton") is not None:
-        import triton
-
-        found = triton.knobs.nvidia.cuobjdump.path
-    if found is None:
+def need_cuobjdump() -> None:
+    if find_cuobjdump() is None:
         pytest.skip("cuobjdump is not on PATH, and Triton, which brings one, is not installed")
-    return found
-
-
-def resource_usage(file: Path) -> dict[str, Usage]:
-    """Each kernel of a cubin, an object or a shared library, by its mangled name."""
-    command = [find_cuobjdump(), "--dump-resource-usage", str(file)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
-    return {name: Usage(*map(int, numbers)) for name, *numbers in found}
 
 
 def assert_no_memory_of_its_own(kernels: dict[str, Usage]) -> None:
@@ -55,6 +30,7 @@ def assert_no_memory_of_its_own(kernels: dict[str, Usage]) -> None:
 def test_the_build_has_no_spills() -> None:
     if reason := extension_missing("_C_cuda"):
         pytest.skip(reason)
+    need_cuobjdump()
     (library,) = Path(fusedres.__file__).parent.glob("_C_cuda.*so")
     kernels = resource_usage(library)
     assert kernels, "no kernel in the library"
@@ -67,6 +43,7 @@ def test_the_build_has_no_spills() -> None:
 def test_no_spills(source: Path, architecture: str, tmp_path: Path) -> None:
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not on PATH")
+    need_cuobjdump()
     cubin = tmp_path / "kernel.cubin"
     options = ["-O3", "-std=c++20", f"-I{ROOT / 'csrc'}", f"-arch=sm_{architecture}", "-cubin"]
     subprocess.run(["nvcc", *options, str(source), "-o", str(cubin)], check=True)

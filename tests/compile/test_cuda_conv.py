@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import fusedres
+from benchmarks.kernels.compiled import Usage, machine_code, main_loop, resource_usage
 from fusedres._build import extension_missing
-from tests.compile.test_cuda import Usage, find_cuobjdump, resource_usage
+from tests.compile.test_cuda import need_cuobjdump
 
 #: Two blocks of eight warps share a processor's 65536 registers.
 MOST_REGISTERS = 128
@@ -27,6 +26,7 @@ MOST_INSTRUCTIONS = {"conv_gemm_kernel": 3.5, "conv_patch_kernel": 4.0}
 def library() -> Path:
     if reason := extension_missing("_C_cuda"):
         pytest.skip(reason)
+    need_cuobjdump()
     (found,) = Path(fusedres.__file__).parent.glob("_C_cuda.*so")
     return found
 
@@ -34,29 +34,6 @@ def library() -> Path:
 @pytest.fixture(scope="module")
 def kernels(library: Path) -> dict[str, Usage]:
     return resource_usage(library)
-
-
-def instructions(library: Path, kernel: str) -> list[tuple[int, str]]:
-    """(address, text) of a kernel's SASS."""
-    command = [find_cuobjdump(), "-sass", "-fun", kernel, str(library)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.+?)\s*;", text, re.MULTILINE)
-    return [(int(address, 16), instruction) for address, instruction in found]
-
-
-def main_loop(code: list[tuple[int, str]]) -> list[str]:
-    """The shortest loop among those with most matrix instructions."""
-    best: tuple[int, int] = (0, 0)
-    body: list[str] = []
-    for end, instruction in code:
-        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", instruction)
-        if target is None or int(target[1], 16) > end:
-            continue
-        loop = [text for address, text in code if int(target[1], 16) <= address <= end]
-        rank = (sum("HMMA" in text for text in loop), -len(loop))
-        if rank > best:
-            best, body = rank, loop
-    return body
 
 
 def test_registers_of_the_largest_tile(kernels: dict[str, Usage]) -> None:
@@ -71,7 +48,7 @@ def test_instructions_a_matrix_instruction(kernel: str, library: Path, kernels: 
     wanted = (kernel, LARGEST_TILE, "BFloat16", "3RawE", "AffineAct")
     names = [name for name in kernels if all(part in name for part in wanted)]
     assert len(names) == 1, names
-    loop = main_loop(instructions(library, names[0]))
+    loop = main_loop(machine_code(library, names[0]))
     products = [index for index, text in enumerate(loop) if "HMMA" in text]
     assert len(products) == 32, f"{len(products)} matrix instructions: not the main loop of 64 × 32 a warp"
     each = len(loop) / len(products)

@@ -22,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--check-init", action="store_true", help="report reads of shared memory never written")
     run.add_argument("--log", action="store_true", help="print each launch")
     run.add_argument("--counters", type=Path, help="append each launch's counters to this file")
+    run.add_argument("--list", action="store_true", help="note launches in that file, but run none")
     run.add_argument("--seed", type=int, default=0, help="randomise the order of warps")
     run.add_argument("--threads", type=int, default=2, help="CTAs that run at once")
     run.add_argument(
@@ -58,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
         check_init=options.check_init,
         log=options.log,
         counters=options.counters,
+        list_only=options.list,
         seed=options.seed,
         threads=options.threads,
         caching_allocator=options.caching_allocator,

@@ -40,6 +40,8 @@ class DeviceOptions:
         seed: other than 0, randomises the order of warps.
         threads: CTAs that run at once.
         counters: file to which each launch's counters are appended, for `ptxemu.read_log`.
+        list_only: note launches with their grids in `counters`, but run none; device memory that nothing else
+            writes takes no room, so a network can be listed at any batch size.
         log: print each launch on stderr.
         caching_allocator: keep torch's caching allocator.  CUDA graphs need it; without it every tensor is an
             allocation of its own, so that bounds are exact.
@@ -52,6 +54,7 @@ class DeviceOptions:
     seed: int = 0
     threads: int = 2
     counters: Path | None = None
+    list_only: bool = False
     log: bool = False
     caching_allocator: bool = False
 
@@ -103,6 +106,7 @@ def environment(
         PTXEMU_CHECK_INIT=str(int(options.check_init)),
         PTXEMU_SEED=str(options.seed),
         PTXEMU_THREADS=str(options.threads),
+        PTXEMU_LIST=str(int(options.list_only)),
         PTXEMU_LOG=str(int(options.log)),
         TRITON_PTXAS_PATH=str(folder / "ptxas"),
         TRITON_PTXAS_BLACKWELL_PATH=str(folder / "ptxas"),

@@ -57,6 +57,14 @@ def test_counter_log(stand_in: StandIn, extension: Path, tmp_path: Path) -> None
     assert record.counters["st_global_bytes"] == 4096 and record.counters["dram_write_bytes"] >= 4096
 
 
+def test_launches_are_listed_and_not_run(stand_in: StandIn, extension: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    stand_in.run([sys.executable, PROGRAM, "count_one_launch", extension], counters=log, list_only=True)
+    (record,) = ptxemu.read_log(log)
+    assert "scale_relu" in record.kernel and record.grid == [4, 1, 1]
+    assert record.counters["warp_inst_total"] == record.counters["dram_write_bytes"] == 0
+
+
 def test_out_of_bounds_is_caught(stand_in: StandIn, extension: Path) -> None:
     output = stand_in.run([sys.executable, PROGRAM, "out_of_bounds", extension], expect=1)
     assert "store of 4 bytes" in output and "out of bounds" in output

@@ -61,8 +61,10 @@ static cudaError_t run_kernel(Function *function, const KernelDesc *kernel, cons
                         1ull << setting("PTXEMU_MAX_BLOCKS_LOG2", 32)};
   timespec started, ended;
   clock_gettime(CLOCK_MONOTONIC, &started);
-  int failed = pe_launch(kernel, grid_size, block_size, config.cluster[0] ? config.cluster : nullptr, base,
-                         (uint32_t)smem, &options);
+  int failed = 0;
+  if (!listing())
+    failed = pe_launch(kernel, grid_size, block_size, config.cluster[0] ? config.cluster : nullptr, base,
+                       (uint32_t)smem, &options);
   clock_gettime(CLOCK_MONOTONIC, &ended);
   if (logging()) {
     const uint64_t *counters = pe_last_counters();

@@ -7,7 +7,8 @@ static void *device_alloc(size_t bytes) {
   size_t rounded = (bytes + 511) & ~511ull;
   void *pointer = aligned_alloc(512, rounded ? rounded : 512);
   if (!pointer) return nullptr;
-  if (bytes < (512u << 20) && setting("PTXEMU_POISON", 1)) memset(pointer, 0xff, rounded);
+  bool poison = setting("PTXEMU_POISON", 1) && !listing(); // untouched memory takes no room
+  if (bytes < (512u << 20) && poison) memset(pointer, 0xff, rounded);
   pe_register((uint64_t)pointer, bytes ? bytes : 1, 0);
   __atomic_add_fetch(&g_used, bytes, __ATOMIC_RELAXED);
   return pointer;

@@ -57,6 +57,9 @@ static inline int threads_per_sm() { return by_architecture(2048, 2048, 1024); }
 
 static inline bool logging() { return setting("PTXEMU_LOG", 0) != 0; }
 
+// launches are noted and not run: a network's grids at a size that would take hours to execute
+static inline bool listing() { return setting("PTXEMU_LIST", 0) != 0; }
+
 #define LOG(...) \
   do { \
     if (logging()) { \

@@ -1,0 +1,64 @@
+"""What `make kernels` measures, and every budget it is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.kernels.budgets import IMAGES, Finding, findings
+from benchmarks.kernels.device import run
+from benchmarks.kernels.facts import Facts, Library
+from benchmarks.kernels.layers import Case, cases
+from benchmarks.kernels.network import WAYS, Network, measure
+
+Measured = list[tuple[Case, Facts]]
+
+
+def counted(library: Library, pattern: str, uses: Sequence[str] = ("*",)) -> list[Case]:
+    """The convolutions that match a glob in each use: executed small, weight gradients listed at IMAGES."""
+    wanted = [word for use in uses for word in ("--use", use)]
+    calls = run("layers", pattern, *wanted)
+    listed: list[dict[str, Any]] = []
+    if any(call["use"].startswith("wgrad") for call in calls):
+        listed = run("layers", pattern, "--use", "wgrad*", "--batch", str(IMAGES), list_only=True)
+    return cases(calls, listed, library)
+
+
+def convolutions(library: Library, pattern: str) -> Measured:
+    """With what the compiler made of them."""
+    return [(case, library.facts(case.kernel, case.shared)) for case in counted(library, pattern)]
+
+
+def triton_convolutions(library: Library, pattern: str) -> Measured:
+    """The same by Triton's kernels: shown beside the library's, and held to no budget here."""
+    measured = []
+    for case in cases(run("layers", pattern, "--backend", "triton"), [], library):
+        if case.compiled is None:
+            raise RuntimeError(f"{case}: Triton did not tell of every launch")
+        compiled = case.compiled
+        measured.append((case, Facts(compiled["registers"], compiled["shared"], compiled["spilled"], None)))
+    return measured
+
+
+def networks(library: Library) -> list[Network]:
+    return [measure(way, library) for way in WAYS]
+
+
+def findings_of(measured: Measured) -> list[Finding]:
+    """Of counters and of the compiled code."""
+    found = findings([case for case, _ in measured])
+    return found + [Finding("bytes spilled", str(case), facts.spilled, 0) for case, facts in measured]
+
+
+def findings_of_networks(found: Sequence[Network]) -> list[Finding]:
+    """Bytes and launches of whole networks."""
+    judged = []
+    for network in found:
+        way = network.way
+        judged.append(Finding("GB at batch 256", way.name, network.gigabytes, way.most_gigabytes))
+        if way.most_launches:
+            judged.append(Finding("launches", way.name, len(network.launches), way.most_launches))
+        if way.most_on_activations:
+            on = Finding("launches on activations", way.name, network.on_activations, way.most_on_activations)
+            judged.append(on)
+    return judged
