@@ -27,6 +27,7 @@ COLOURS = {
     "openvino": "#8f5aa8",
     OURS: "#1f9e8a",
     "recompute": "#7fd1c4",
+    "fast": "#0f6b5e",
 }
 INK, FAINT = "#1f2937", "#d9dde3"
 BAR = 0.9

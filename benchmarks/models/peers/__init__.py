@@ -41,6 +41,7 @@ PEERS = {
     for peer in (
         Peer(OURS, "fusedres", "fused:drop_in", ("infer", "train", "saved")),
         Peer("recompute", "fusedres, recompute", "fused:recompute", ("saved",)),
+        Peer("fast", "fusedres, fast", "fused:fast", ("infer", "train")),
         Peer(PLAIN, "eager, channels_last", "eager:channels_last", ("infer", "train", "saved")),
         Peer("contiguous", "eager, contiguous", "eager:contiguous", ("infer", "train")),
         Peer("compile", "torch.compile", "inductor:compiled", ("infer", "train")),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TypeVar
+
 import torch
-from torch import Tensor
 
 import fusedres
 from benchmarks.models.job import Job, Program
 from benchmarks.models.steps import TrainingStep, inference
+
+T = TypeVar("T")
 
 
 def drop_in(job: Job) -> Program:
@@ -27,16 +33,23 @@ def drop_in(job: Job) -> Program:
 
 def recompute(job: Job) -> Program:
     """The same with each bottleneck's last 1×1 convolution computed again in backward."""
-    program = drop_in(job)
-    forward, step = program.forward, program.step
-    assert forward is not None  # `recompute` is listed for training tasks alone
+    return _within(drop_in(job), partial(fusedres.memory, "recompute"))
 
-    def frugal_forward() -> Tensor:
-        with fusedres.memory("recompute"):
-            return forward()
 
-    def frugal_step() -> object:
-        with fusedres.memory("recompute"):
-            return step()
+def fast(job: Job) -> Program:
+    """The same with algorithms that round more, by the factors of docs/numerics.md."""
+    return _within(drop_in(job), partial(fusedres.precision, "fast"))
 
-    return program._replace(forward=frugal_forward, step=frugal_step)
+
+def _within(program: Program, switch: Callable[[], AbstractContextManager[None]]) -> Program:
+    """``program`` with every call inside a context."""
+
+    def inside(call: Callable[[], T]) -> Callable[[], T]:
+        def switched() -> T:
+            with switch():
+                return call()
+
+        return switched
+
+    forward = program.forward and inside(program.forward)
+    return program._replace(step=inside(program.step), outputs=inside(program.outputs), forward=forward)
