@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fusedres._settings import COMPOSITION
-from fusedres.plan._lookup import Recorder, record
+from fusedres.plan._record import Recorder, record
 
 
 def inputs_of(example_inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:

@@ -15,8 +15,9 @@ from fusedres.ops._registry import backends_of
 from fusedres.plan._block import Block
 from fusedres.plan._candidates import PLAIN, label
 from fusedres.plan._capture import capture, check_model, inputs_of, mode_of
-from fusedres.plan._lookup import Seen, in_force, planned
+from fusedres.plan._lookup import in_force, planned
 from fusedres.plan._plan import Plan
+from fusedres.plan._record import Seen
 from fusedres.plan._report import as_text, describe, names, table
 from fusedres.plan._sample import Sample
 

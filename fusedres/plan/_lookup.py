@@ -7,10 +7,7 @@ does the module work out its geometry and ask ``resolve``, which looks into the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Protocol
 from weakref import ref
 
@@ -25,6 +22,7 @@ from fusedres.plan import _store
 from fusedres.plan._block import Block, LayerShape
 from fusedres.plan._device import identity
 from fusedres.plan._plan import Entry, Plan, empty
+from fusedres.plan._record import SESSION, Recorder, Seen
 
 #: Nothing was decided: the default rules hold.
 DEFAULT = Choice()
@@ -45,25 +43,6 @@ class Layer(Protocol):
     @property
     def geometry(self) -> tuple[Any, ...]: ...
 
-
-@dataclass
-class Seen:
-    """A block that ran while a recorder was looking: its module, its input, and its plain values."""
-
-    block: Block
-    module: nn.Module
-    x: Tensor
-
-
-@dataclass
-class Recorder:
-    """Notes every distinct block of a run, and which modules it stands for."""
-
-    seen: dict[str, Seen] = field(default_factory=dict)
-    modules: dict[str, list[nn.Module]] = field(default_factory=dict)
-
-
-_SESSION: ContextVar[Choice | Recorder | None] = ContextVar("session", default=None)
 
 _LOCK = threading.RLock()
 _IN_FORCE: dict[str, Plan] = {}
@@ -137,7 +116,7 @@ def recall(module: nn.Module, x: Tensor, composition: str | None) -> Choice:
         return UNKNOWN
     if COMPOSITION.get(composition) != "auto":
         return DEFAULT
-    session = _SESSION.get()
+    session = SESSION.get()
     if session is not None:
         return session if isinstance(session, Choice) else UNKNOWN
     known = _KNOWN.get(id(module))
@@ -171,7 +150,7 @@ def resolve(
             return DEFAULT
         return Choice(*_constant(x.device, _GENERATION[0], *values))
     block = _block(*values)
-    session = _SESSION.get()
+    session = SESSION.get()
     if isinstance(session, Recorder):
         name = str(block)
         session.seen.setdefault(name, Seen(block, module, x.detach().requires_grad_(x.requires_grad)))
@@ -282,27 +261,3 @@ def _block(
         precision,
         memory,
     )
-
-
-# --- for tuning and explaining -----------------------------------------------------------------------
-
-
-@contextmanager
-def forced(choice: Choice) -> Iterator[None]:
-    """Run every fused module inside the context by ``choice``, whatever a plan says."""
-    token = _SESSION.set(choice)
-    try:
-        yield
-    finally:
-        _SESSION.reset(token)
-
-
-def record(run: Callable[[], object]) -> Recorder:
-    """The distinct blocks of a run of eager code, which goes by the plan in force."""
-    recorder = Recorder()
-    token = _SESSION.set(recorder)
-    try:
-        run()
-    finally:
-        _SESSION.reset(token)
-    return recorder

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fusedres.ops._planned import CONVOLUTIONS, Choice, Convolution
-from fusedres.plan._lookup import Seen, forced
+from fusedres.plan._record import Seen, forced
 
 
 class Sample:

@@ -177,7 +177,7 @@ def test_residual_block_convolution(capability: int, launches: list[Launch], tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[5]], ids=lambda layer: layer.name)
-@pytest.mark.parametrize("capability", [90, 100, 120])
+@pytest.mark.parametrize("capability", [90, 100])
 def test_boxes_compile_better(
     capability: int, layer: Layer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

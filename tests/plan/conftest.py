@@ -15,8 +15,9 @@ from fusedres import FusedResNet, plan
 from fusedres.ops._planned import Choice
 from fusedres.plan import _timing
 from fusedres.plan._candidates import label
-from fusedres.plan._lookup import put_in_force, record
+from fusedres.plan._lookup import put_in_force
 from fusedres.plan._plan import Entry, Plan, empty
+from fusedres.plan._record import record
 
 CPU = torch.device("cpu")
 

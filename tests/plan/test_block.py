@@ -13,7 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 import fusedres
 from fusedres import FusedBottleneck, FusedResNet
 from fusedres.plan._block import Block
-from fusedres.plan._lookup import record
+from fusedres.plan._record import record
 
 BASE = Block(
     "bottleneck",

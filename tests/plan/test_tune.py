@@ -20,7 +20,7 @@ from fusedres.backends.cpu import engine
 from fusedres.backends.cpu.algorithms import algorithms
 from fusedres.ops import _dispatch
 from fusedres.ops._planned import CONVOLUTIONS, Choice, Convolution
-from fusedres.plan import Report, _candidates, _tune
+from fusedres.plan import Report, _candidates, _choosing
 from fusedres.plan._lookup import in_force, recall
 from tests._fused import fused_calls
 from tests._parity import assert_same_bits
@@ -91,7 +91,7 @@ def test_a_winner_that_is_not_confirmed_loses(
         lucky = 0.5 if len(rounds) == 1 else 1.01
         return {name: [1.0 if name == baseline else lucky] * 9 for name in calls}
 
-    monkeypatch.setattr(_tune, "interleave", interleave)
+    monkeypatch.setattr(_choosing, "interleave", interleave)
     block = FusedBasicBlock(3, 3, norm_layer=nn.BatchNorm2d).eval()
     with fusedres.backend("reference"):
         (outcome,) = tune(block, x[:, :, :8, :8]).outcomes
@@ -191,7 +191,7 @@ def test_an_algorithm_must_make_its_block_faster(
         verdicts.append(samples)
         return 0.9
 
-    monkeypatch.setattr(_tune, "_median_ratio", median_ratio)
+    monkeypatch.setattr(_choosing, "_median_ratio", median_ratio)
     block = FusedBasicBlock(64, 64).eval()
     y = torch.randn(2, 64, 8, 8).contiguous(memory_format=torch.channels_last)
     tune(block, y)
@@ -257,7 +257,7 @@ def test_a_candidate_that_fails_is_named_and_left_out(
     def candidates(*args: object) -> list[Choice]:
         return [*_candidates.candidates(*args), Choice("stats", "reference,conv_stats=nobody")]
 
-    monkeypatch.setattr(_tune, "candidates", candidates)
+    monkeypatch.setattr(_choosing, "candidates", candidates)
     clock({"stats on cpu": 0.5})
     block = FusedBasicBlock(3, 3)
     (outcome,) = tune(block, x[:, :, :9, :9]).outcomes

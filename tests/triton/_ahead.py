@@ -36,7 +36,7 @@ DEVICES = {
     80: _device.DeviceFacts(108, 163 * 1024),
     90: _device.DeviceFacts(132, 227 * 1024, copies_boxes=True),
     100: _device.DeviceFacts(148, 227 * 1024, copies_boxes=True),
-    120: _device.DeviceFacts(188, 99 * 1024, copies_boxes=True),
+    120: _device.DeviceFacts(188, 99 * 1024),
 }
 
 HIP = GPUTarget("hip", "gfx942", 64)

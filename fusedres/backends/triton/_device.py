@@ -24,8 +24,9 @@ class DeviceFacts(NamedTuple):
 #: Stands in where tensors are not on a GPU (interpreter, compiling ahead of time): an A100's.
 DEFAULT_FACTS = DeviceFacts(processors=108, shared_memory=163 * 1024)
 
-#: NVIDIA's first compute capability, in whole numbers, with the tensor memory accelerator.
-TMA_SINCE = 9
+#: Compute capabilities, in whole numbers, whose matrix units read shared memory as TMA lays it out. 12.0 has
+#: TMA too, but multiplies out of registers, and not all of its 3×3 kernels compile better (tests/compile).
+BOX_CAPABILITIES = (9, 10)
 
 #: Where torch does not say (ROCm): what every GPU that Triton serves has.
 LEAST_SHARED_MEMORY = 64 * 1024
@@ -35,7 +36,7 @@ LEAST_SHARED_MEMORY = 64 * 1024
 def _facts_of(index: int | None) -> DeviceFacts:
     properties = torch.cuda.get_device_properties(index)
     shared = getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED_MEMORY)
-    copies_boxes = torch.version.hip is None and properties.major >= TMA_SINCE
+    copies_boxes = torch.version.hip is None and properties.major in BOX_CAPABILITIES
     return DeviceFacts(properties.multi_processor_count, shared, copies_boxes)
 
 
