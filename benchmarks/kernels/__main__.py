@@ -46,7 +46,7 @@ def main(
     ] = "*",
     triton: Annotated[
         str, typer.Option(help="Those shown by Triton's kernels too; empty: none.")
-    ] = "layer2.1.*",
+    ] = "layer2.1.conv1",
     networks: Annotated[bool, typer.Option(help="Whole ResNet-50s as well.")] = True,
 ) -> None:
     sheets, found = measured(layers, triton, networks)
