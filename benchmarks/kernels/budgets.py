@@ -15,6 +15,8 @@ MOST_DRAM = {1: 1.03, 3: 1.10, 7: 1.10}
 MOST_WAVEFRONTS = 1.05
 #: Bytes asked for, over those of the 32-byte sectors that carried them.
 LEAST_SECTORS_USED = 0.95
+#: Instructions of a forward main loop for each of its matrix instructions; a good library kernel has 3.1.
+MOST_INSTRUCTIONS = 3.5
 #: The batch that the time model is held to.
 IMAGES = 32
 

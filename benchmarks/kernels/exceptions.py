@@ -22,11 +22,29 @@ class Miss(NamedTuple):
 
 STEM = "the stem's three channels are gathered value by value, and fill no 16-byte access"
 OTHER = "other resources, *"
+SASS = "SASS / HMMA, forward"
 
 #: The first that covers a finding gives its reason.
 KNOWN: tuple[Miss, ...] = (
     Miss("sectors used, *", "conv1 *", STEM),
     Miss(OTHER, "conv1 *", STEM),
+    Miss(SASS, "conv1 *", STEM),
+    Miss(
+        SASS,
+        "*, input activated",
+        "what is loaded is unpacked, activated and packed again between two copies",
+    ),
+    Miss(
+        SASS,
+        "layer[234].0.conv2 *",
+        "at stride 2 no patch fits: the implicit GEMM forms an address a copy, tap by tap",
+    ),
+    Miss(SASS, "*.conv2 *", "a patch's pixels have slots and rotations of their own (kernels.md, version 6)"),
+    Miss(
+        SASS,
+        "layer1.?.conv1 *",
+        "64 filters: a tile of 128 × 64 has half the products to hide its copies behind",
+    ),
     Miss(
         OTHER,
         "layer?.0.conv2 [!w]*",

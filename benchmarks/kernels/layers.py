@@ -52,6 +52,10 @@ class Case(NamedTuple):
         return self.use.startswith("wgrad")
 
     @property
+    def is_forward(self) -> bool:
+        return self.use.startswith(("infer", "stats"))
+
+    @property
     def tile(self) -> tuple[int, int]:
         """Rows and columns of the result that a block computes, as the compiler spells them."""
         found = re.search(r"TileILi(\d+)ELi(\d+)E", self.kernel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.kernels.budgets import IMAGES, Finding, findings
+from benchmarks.kernels.budgets import IMAGES, MOST_INSTRUCTIONS, Finding, findings
 from benchmarks.kernels.device import run
 from benchmarks.kernels.facts import Facts, Library
 from benchmarks.kernels.layers import Case, cases
@@ -47,7 +47,12 @@ def networks(library: Library) -> list[Network]:
 def findings_of(measured: Measured) -> list[Finding]:
     """Of counters and of the compiled code."""
     found = findings([case for case, _ in measured])
-    return found + [Finding("bytes spilled", str(case), facts.spilled, 0) for case, facts in measured]
+    found += [Finding("bytes spilled", str(case), facts.spilled, 0) for case, facts in measured]
+    return found + [
+        Finding("SASS / HMMA, forward", str(case), facts.instructions, MOST_INSTRUCTIONS)
+        for case, facts in measured
+        if facts.instructions is not None and case.is_forward
+    ]
 
 
 def findings_of_networks(found: Sequence[Network]) -> list[Finding]:
