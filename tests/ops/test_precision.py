@@ -18,6 +18,7 @@ import fusedres
 from fusedres._build import extension_missing
 from fusedres.cli.parity import FAST_FACTORS
 from fusedres.ops._planned import Convolution, convolutions_seen
+from fusedres.ops._shapes import Geometry
 from tests._parity import assert_same_bits, assert_within_two_x
 
 if extension_missing("_C") is not None:
@@ -227,7 +228,7 @@ def test_error_of_a_layer(c: int, size: int, operands: object, algorithm: Algori
     torch.manual_seed(c)
     x, w = operands(c, size)  # type: ignore[operator]
     x = x.contiguous(memory_format=NHWC)
-    ours = engine.conv(x, w, None, None, None, False, (1, 1), (1, 1), algorithm)
+    ours = engine.conv(x, w, None, None, None, False, Geometry(padding=(1, 1)), algorithm)
     exact, plain = F.conv2d(x.double(), w.double(), padding=1), F.conv2d(x, w, padding=1)
     scale = exact.abs().amax((0, 2, 3), keepdim=True)
     assert_within_two_x(
