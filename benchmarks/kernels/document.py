@@ -11,7 +11,7 @@ from benchmarks.kernels.device import ROOT
 from benchmarks.kernels.report import Sheet
 
 DOCUMENT = ROOT / "docs" / "budgets.md"
-RESULTS = ROOT / "benchmarks" / "results" / "kernels.json"
+RESULTS = ROOT / "benchmarks" / "results" / "kernels" / "counted.json"
 
 
 def save(sheets: Mapping[str, Sheet], found: Sequence[Finding]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.models import page, readme, report
 from benchmarks.models.plot import draw
-from benchmarks.models.results import add, load, write_atomically
+from benchmarks.models.results import FOLDER, add, load, write_atomically
 from benchmarks.models.sweep_plot import draw_sweep
 from benchmarks.models.table import console_tables
 from tests.benchmarks._results import cell, results, timed
@@ -132,6 +132,11 @@ def test_a_file_that_holds_no_results_is_named(tmp_path: Path, content: str) -> 
     path.write_text(content)
     with pytest.raises(ValueError, match=r"machine\.json: must be"):
         load(path)
+
+
+def test_nothing_else_lies_where_the_report_looks_for_results() -> None:
+    files = sorted(FOLDER.glob("*.json"))
+    assert files and all(load(file)["cells"] for file in files)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
