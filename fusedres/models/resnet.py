@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from fusedres.nn import fuse
 from fusedres.nn._module import FusedModule
+from fusedres.nn._recall import through
 from fusedres.nn.convert import fused_class, register_fused
 from fusedres.nn.stem import StemAlone, fused_stem
 
@@ -35,10 +36,7 @@ class FusedResNet(FusedModule, ResNet):
         stem = fused_stem(self, x)
         if stem is None:
             return super()._forward_impl(x)
-        x = self.layer1(stem)
-        x = self.layer2(x)
-        x = self.layer3(x)
-        x = self.layer4(x)
+        x = through(self, (self.layer1, self.layer2, self.layer3, self.layer4), stem)
         x = self.avgpool(x)
         logits: Tensor = self.fc(torch.flatten(x, 1))
         return logits

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
 from fusedres import ops, plan
+from fusedres.nn import _recall
 from fusedres.nn._module import FusedModule
 from fusedres.nn._parts import conv_norm, is_relu, runs_fused, unobserved
 
@@ -26,6 +27,9 @@ def fused_stem(owner: FusedModule, x: Tensor) -> Tensor | None:
     chosen = plan.recall(owner, x, composition)
     if chosen.composition == "plain":
         return None
+    parts = [part for name in STEM if (part := modules[name]) is not None]
+    if (known := _recall.recall(owner, x, chosen, parts)) is not None:
+        return known
     first = conv_norm(modules["conv1"], modules["bn1"])
     if first is None or not is_relu(modules["relu"]) or not _is_maxpool(modules["maxpool"]):
         return None
@@ -36,14 +40,20 @@ def fused_stem(owner: FusedModule, x: Tensor) -> Tensor | None:
         chosen = plan.resolve(owner, x, composition, "stem", (first,))
         if chosen.composition == "plain":
             return None
-    return ops.stem(
+    return _recall.noting(
+        owner,
         x,
-        first.tensors,
-        stride=stride,
-        padding=padding,
-        training=first.training,
-        composition=composition,
-        plan=chosen,
+        chosen,
+        lambda: ops.stem(
+            x,
+            first.tensors,
+            stride=stride,
+            padding=padding,
+            training=first.training,
+            composition=composition,
+            plan=chosen,
+        ),
+        parts,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,16 @@ from fusedres._settings import BACKEND
 from fusedres.ops._planned import Choice, Convolution
 from fusedres.ops._registry import backends_of
 
-#: A residual block in inference, ready to run: x, channels_last, to the block's output.
-PreparedBlock = Callable[[Tensor], Tensor]
+
+class Prepared(ABC):
+    """An inference decided beforehand, as a function of x (channels_last): of a stem, a block or several."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def joined(self, others: Sequence[Prepared]) -> Prepared | None:
+        """This and then ``others`` as one, or ``None`` where the back-end cannot join them."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +33,16 @@ class Backend:
     ``unavailable()`` says why it cannot run in this process at all, ``cannot_serve(device, dtype)`` why
     it cannot take such tensors; both return ``None`` where nothing is in the way.
     ``prepare_block(x, chain, downsample)``, where there is one, readies a whole block of frozen layers for
-    inputs like ``x``, or returns ``None``. Where a back-end has several algorithms for a convolution,
-    ``algorithms(convolution)`` gives a call for each, the default's first, for a plan to time, and
-    ``rule(convolution)`` the default's name and why.
+    inputs like ``x``, or returns ``None``; ``prepare_stem(x, layer)`` does so for a stem. Where a back-end
+    has several algorithms for a convolution, ``algorithms(convolution)`` gives a call for each, the default's
+    first, for a plan to time, and ``rule(convolution)`` the default's name and why.
     """
 
     name: str
     unavailable: Callable[[], str | None]
     cannot_serve: Callable[[torch.device, torch.dtype], str | None]
-    prepare_block: Callable[..., PreparedBlock | None] | None = None
+    prepare_block: Callable[..., Prepared | None] | None = None
+    prepare_stem: Callable[..., Prepared | None] | None = None
     algorithms: Callable[[Convolution], Mapping[str, Callable[[], object]]] | None = None
     rule: Callable[[Convolution], tuple[str, str]] | None = None
 

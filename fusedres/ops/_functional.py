@@ -12,7 +12,7 @@ from torch import Tensor
 from fusedres._settings import COMPOSITION, MEMORY, PRECISION
 from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
-from fusedres.ops._dispatch import COMPOSITIONS, PreparedBlock, resolve_backend
+from fusedres.ops._dispatch import COMPOSITIONS, Prepared, resolve_backend
 from fusedres.ops._planned import Choice
 from fusedres.ops._registry import backends_of, kernel
 from fusedres.ops._residual import Layer, Statistics
@@ -134,7 +134,7 @@ def _prepared_block(
     skip_geometry: Geometry | None,
     composition: str | None,
     plan: Choice | None,
-) -> PreparedBlock | None:
+) -> Prepared | None:
     """The block readied by its back-end, for plain inference; see :mod:`fusedres.ops._prepared`."""
     backend = resolve_backend(x, None, plan)
     if "," in backend or choose_composition(backend, composition, plan) == "plain":

@@ -18,14 +18,14 @@ from torch.autograd import forward_ad
 
 from fusedres._settings import PRECISION
 from fusedres.ops._caches import DerivedCache
-from fusedres.ops._dispatch import BACKENDS, PreparedBlock
+from fusedres.ops._dispatch import BACKENDS, Prepared
 from fusedres.ops._residual import Layer
 
 _SEEN = threading.local()
 
 
 @contextmanager
-def prepared_seen() -> Iterator[list[PreparedBlock]]:
+def prepared_seen() -> Iterator[list[Prepared]]:
     """The prepared blocks that this thread runs inside the context."""
     outer, _SEEN.blocks = getattr(_SEEN, "blocks", None), []
     try:
@@ -34,14 +34,14 @@ def prepared_seen() -> Iterator[list[PreparedBlock]]:
         _SEEN.blocks = outer
 
 
-def saw(ready: PreparedBlock) -> None:
+def saw(ready: Prepared) -> None:
     """Tell :func:`prepared_seen` of a block that is about to run."""
     blocks = getattr(_SEEN, "blocks", None)
     if blocks is not None:
         blocks.append(ready)
 
 
-_BLOCKS: DerivedCache[PreparedBlock | None] = DerivedCache(4)
+_BLOCKS: DerivedCache[Prepared | None] = DerivedCache(4)
 
 
 def nothing_watches(x: Tensor) -> bool:
@@ -63,25 +63,46 @@ def prepared_block(
     chain: Sequence[Layer],
     downsample: Layer | None,
     check: Callable[[], object],
-) -> PreparedBlock | None:
+) -> Prepared | None:
     """A function from ``x`` to the block's output with frozen BatchNorm, or ``None``: go the usual way.
 
     Args:
         check: raises where an argument does not fit; called before anything is prepared.
     """
     prepare = BACKENDS[backend].prepare_block
+    if prepare is None:
+        return None
     layers = [*chain, downsample] if downsample is not None else chain
-    if prepare is None or any(layer.running_mean is None for layer in layers):
+    return _prepared(backend, x, layers, downsample is None, check, lambda: prepare(x, chain, downsample))
+
+
+def prepared_stem(backend: str, x: Tensor, layer: Layer, check: Callable[[], object]) -> Prepared | None:
+    """The same for a stem, whose pooling has no choices."""
+    prepare = BACKENDS[backend].prepare_stem
+    if prepare is None:
+        return None
+    return _prepared(backend, x, [layer], "stem", check, lambda: prepare(x, layer))
+
+
+def _prepared(
+    backend: str,
+    x: Tensor,
+    layers: Sequence[Layer],
+    kind: object,
+    check: Callable[[], object],
+    prepare: Callable[[], Prepared | None],
+) -> Prepared | None:
+    if any(layer.running_mean is None for layer in layers):
         return None
 
-    def make() -> PreparedBlock | None:
+    def make() -> Prepared | None:
         check()
-        return prepare(x, chain, downsample) if x.numel() > 0 else None
+        return prepare() if x.numel() > 0 else None
 
     first, *others = (tensor for layer in layers for tensor in layer[:5])
     assert first is not None
     constants = tuple((layer.eps, layer.geometry) for layer in layers)
     # Threads: a plan may choose another algorithm for another number of them.
     switches = backend, PRECISION.get(), torch.get_num_threads()
-    variant = (*switches, x.shape, x.dtype, downsample is None, constants)
+    variant = (*switches, x.shape, x.dtype, kind, constants)
     return _BLOCKS.get(first, tuple(others), variant, make)

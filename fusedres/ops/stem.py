@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedres._settings import PRECISION
-from fusedres.ops import _checks
+from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import LIBRARY, parse_geometry, refuse_double_backward, weight_gradient
 from fusedres.ops._caches import running_affine
-from fusedres.ops._dispatch import resolve_backend
+from fusedres.ops._dispatch import Prepared, resolve_backend
 from fusedres.ops._functional import (
     ConvBN,
     autocast_to,
@@ -214,6 +214,11 @@ def stem(
     if dtype is not None:
         x, conv = x.to(dtype), conv._replace(weight=conv.weight.to(dtype))
     g: Geometry = _checks.conv("stem", x, conv.weight, stride, padding, 1, 1, weight_name="conv.weight")
+    if not training and _prepared.nothing_watches(x):
+        ready = _prepared_stem(x, conv, g, composition, plan)
+        if ready is not None:
+            _prepared.saw(ready)
+            return ready(_checks.nhwc(x))
     check_layer("stem", "conv.", conv, x, training)
     backend = resolve_backend(x, None, plan)
     chosen = choose_composition(backend, composition, plan)
@@ -234,3 +239,14 @@ def stem(
     if training:
         update_running(backend, [conv], [Statistics(*statistics)], [shape])
     return out
+
+
+def _prepared_stem(
+    x: Tensor, conv: ConvBN, geometry: Geometry, composition: str | None, plan: Choice | None
+) -> Prepared | None:
+    """The stem as its back-end prepared it, or ``None``: go the usual way."""
+    backend = resolve_backend(x, None, plan)
+    if "," in backend or choose_composition(backend, composition, plan) == "plain":
+        return None
+    layer = Layer(*conv[:5], conv.eps, geometry)
+    return _prepared.prepared_stem(backend, x, layer, lambda: check_layer("stem", "conv.", conv, x, False))

@@ -7,9 +7,21 @@ The modules ask :func:`recall` and :func:`resolve`; users call :func:`fusedres.t
 
 from fusedres.plan._explain import Explanation, explain
 from fusedres.plan._files import load, save
-from fusedres.plan._lookup import clear, recall, resolve
+from fusedres.plan._lookup import clear, recall, resolve, standing
 from fusedres.plan._plan import Plan
 from fusedres.plan._report import Report
 from fusedres.plan._tune import tune
 
-__all__ = ["Explanation", "Plan", "Report", "clear", "explain", "load", "recall", "resolve", "save", "tune"]
+__all__ = [
+    "Explanation",
+    "Plan",
+    "Report",
+    "clear",
+    "explain",
+    "load",
+    "recall",
+    "resolve",
+    "save",
+    "standing",
+    "tune",
+]

@@ -107,6 +107,11 @@ def forget_known() -> None:
 # --- look-up -----------------------------------------------------------------------------------------
 
 
+def standing() -> int | None:
+    """A number that every change of a plan moves; ``None`` while a plan is being made."""
+    return _GENERATION[0] if SESSION.get() is None else None
+
+
 def recall(module: nn.Module, x: Tensor, composition: str | None) -> Choice:
     """What is known for ``module`` on inputs like ``x``: a plan's choice, :data:`DEFAULT` or :data:`UNKNOWN`.
 

@@ -324,7 +324,7 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
         )
     packed, scales, shifts = (list(column) for column in zip(*convs, strict=True))
     with threads(count):
-        whole = OPS.block_packed(x, packed, scales, shifts, joins)
+        whole = OPS.blocks_packed(x, packed, scales, shifts, [len(packed) - joins], [int(joins)])
         inner = OPS.conv_packed(x, *convs[0], None, True)
         inner = OPS.conv_packed(inner, *convs[1], None, True)
         skip = OPS.conv_packed(x, *convs[3], None, False) if joins else x
@@ -412,8 +412,8 @@ def test_refusals() -> None:
         OPS.conv_pack(w, (1, 1), (1, 1), 9)
     with pytest.raises(RuntimeError, match="one shape"):
         vector = torch.ones(8)
-        OPS.block_packed(x, [packed, OPS.conv_pack(torch.randn(8, 8, 1, 1), (1, 1), (0, 0), 0)], [vector] * 2,
-                         [vector] * 2, False)  # fmt: skip
+        other = OPS.conv_pack(torch.randn(8, 8, 1, 1), (1, 1), (0, 0), 0)
+        OPS.blocks_packed(x, [packed, other], [vector] * 2, [vector] * 2, [2], [0])
 
 
 def test_refused_geometries() -> None:

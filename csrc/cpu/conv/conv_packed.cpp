@@ -1,4 +1,4 @@
-// The engine's ops: fusedres_cpu::conv_engine_runs, conv_engine_isa, conv_pack, conv_packed, block_packed.
+// The engine's ops: fusedres_cpu::conv_engine_runs, conv_engine_isa, conv_pack, conv_packed and their kin.
 // Their schemas stand in fusedres/backends/cpu/engine.py.
 #include <cstring>
 #include <optional>
@@ -10,6 +10,7 @@
 #include "cpu/bn_act_bwd_reduce.h"
 #include "cpu/bn_stats.h"
 #include "cpu/conv/block.h"
+#include "cpu/conv/engine_op.h"
 #include "cpu/conv/memory.h"
 #include "cpu/conv/packed.h"
 #include "cpu/conv/support.h"
@@ -19,79 +20,6 @@
 namespace fusedres::conv {
 namespace {
 
-using cpu::OptionalTensor;
-using cpu::ScalarType;
-using torch::stable::Tensor;
-
-class TorchTeam : public Team {
- public:
-  TorchTeam() : Team(torch::stable::get_num_threads()) {}
-
- protected:
-  void fork(void (*enter)(void*, int64_t), void* context) override {
-    torch::stable::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t thread = begin; thread < end; ++thread) enter(context, thread);
-    });
-  }
-};
-
-[[noreturn]] void fail(const std::string& message) { throw std::runtime_error(message); }
-
-const PackedHeader& checked_header(const char* op, const char* name, const Tensor& packed) {
-  if (packed.scalar_type() != ScalarType::Byte || packed.numel() < kPackedDataOffset)
-    fail(std::string(op) + ": `" + name + "` must be a uint8 tensor made by conv_pack");
-  const PackedHeader& header = packed_header(packed.data_ptr());
-  if (header.magic != PackedHeader::kMagic || header.bytes != packed.numel())
-    fail(
-        std::string(op) + ": `" + name + "` must be a tensor made by conv_pack, unchanged; got " +
-        std::to_string(packed.numel()) + " other bytes");
-  if (!can_run(static_cast<Algorithm>(header.algorithm)))
-    fail(
-        std::string(op) + ": `" + name +
-        "` was packed for an instruction set that this process does not use");
-  return header;
-}
-
-void check_input(const char* op, const PackedHeader& header, const Tensor& x) {
-  cpu::check_activation(op, "x", x);
-  const bool bf16 = data_type(static_cast<Algorithm>(header.algorithm)) == DataType::kBFloat16;
-  if ((x.scalar_type() == ScalarType::BFloat16) != bf16)
-    fail(std::string(op) + ": `x` must have the dtype that the weights were packed in");
-}
-
-void check_channels(const char* op, const char* name, const PackedHeader& header, int64_t channels) {
-  if (header.filter.in_channels != channels)
-    fail(
-        std::string(op) + ": `" + name + "` was packed for " + std::to_string(header.filter.in_channels) +
-        " input channels; got " + std::to_string(channels));
-}
-
-// Scale and shift with the last panel filled up, so that kernels read whole vectors.
-class PaddedAffine {
- public:
-  PaddedAffine(const char* op, const OptionalTensor& scale, const OptionalTensor& shift, int64_t channels)
-      : padded_(round_up(channels, kPanel)), values_(2 * padded_, 0.0f) {
-    copy(op, "scale", scale, channels, 1.0f, values_.data());
-    copy(op, "shift", shift, channels, 0.0f, values_.data() + padded_);
-  }
-  const float* scale() const { return values_.data(); }
-  const float* shift() const { return values_.data() + padded_; }
-
- private:
-  static void copy(
-      const char* op, const char* name, const OptionalTensor& vector, int64_t channels, float absent,
-      float* to) {
-    const cpu::ChannelVector values(op, name, vector, channels);
-    for (int64_t k = 0; k < channels; ++k) to[k] = values.get() != nullptr ? values.get()[k] : absent;
-  }
-  int64_t padded_;
-  std::vector<float> values_;
-};
-
-Map map_of(const Tensor& x) {
-  const int64_t element = x.scalar_type() == ScalarType::Float ? 4 : 2;
-  return dense_map(x.data_ptr(), x.size(0), x.size(2), x.size(3), x.size(1), element);
-}
 
 bool conv_engine_runs(int64_t algorithm) {
   return algorithm >= 0 && algorithm < kAlgorithms && can_run(static_cast<Algorithm>(algorithm));
@@ -148,10 +76,6 @@ Tensor conv_pack(
   advise_large_pages(packed.data_ptr(), header.bytes);
   pack_into(header, w, packed.data_ptr());
   return packed;
-}
-
-Tensor new_output(const Tensor& x, int64_t channels, int64_t height, int64_t width) {
-  return cpu::empty_nhwc(x, {x.size(0), channels, height, width}, x.scalar_type());
 }
 
 // watch(out): whom to tell of its pixels.
@@ -279,46 +203,6 @@ Tensor dgrad_strided(
   return dx;
 }
 
-// convs: 2 or 3 in order, then the downsample if there is one. scales and shifts go with them.
-Tensor block_packed(
-    const Tensor& x, std::vector<Tensor> packed, std::vector<Tensor> scales, std::vector<Tensor> shifts,
-    bool downsample) {
-  constexpr const char* kOp = "block_packed";
-  const int64_t count = static_cast<int64_t>(packed.size()), convs = count - (downsample ? 1 : 0);
-  if (convs < 2 || convs > 3 || scales.size() != packed.size() || shifts.size() != packed.size())
-    fail(
-        "block_packed: needs 2 or 3 convolutions, and as many scales and shifts; got " +
-        std::to_string(convs));
-  Block block;
-  std::vector<PaddedAffine> affines;
-  affines.reserve(count);
-  int64_t channels = x.size(1), height = x.size(2), width = x.size(3);
-  for (int64_t i = 0; i < count; ++i) {
-    const PackedHeader& header = checked_header(kOp, "packed", packed[i]);
-    const bool branch = i == convs;
-    check_input(kOp, header, x);
-    check_channels(kOp, "packed", header, branch ? x.size(1) : channels);
-    affines.emplace_back(kOp, scales[i], shifts[i], header.filter.out_channels);
-    (branch ? block.downsample : block.convs[i]) = {
-        packed[i].data_ptr(), affines[i].scale(), affines[i].shift()};
-    if (branch) break;
-    channels = header.filter.out_channels;
-    height = header.filter.out_height(height);
-    width = header.filter.out_width(width);
-  }
-  const Filter* branch = downsample ? &packed_header(packed[convs].data_ptr()).filter : nullptr;
-  const bool fits = branch != nullptr
-                        ? branch->out_channels == channels && branch->out_height(x.size(2)) == height &&
-                              branch->out_width(x.size(3)) == width
-                        : x.size(1) == channels && x.size(2) == height && x.size(3) == width;
-  if (!fits) fail("block_packed: the two branches of the join must have one shape");
-  Tensor out = new_output(x, channels, height, width);
-  if (out.numel() == 0) return out;
-  TorchTeam team;
-  run_block(block, map_of(x), map_of(out), team);
-  return out;
-}
-
 }  // namespace
 }  // namespace fusedres::conv
 
@@ -329,7 +213,6 @@ STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CPU, m) {
   m.impl("conv_once_reduce", TORCH_BOX(&fusedres::conv::conv_once_reduce));
   m.impl("dgrad_strided", TORCH_BOX(&fusedres::conv::dgrad_strided));
   m.impl("conv_packed", TORCH_BOX(&fusedres::conv::conv_packed));
-  m.impl("block_packed", TORCH_BOX(&fusedres::conv::block_packed));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CompositeExplicitAutograd, m) {

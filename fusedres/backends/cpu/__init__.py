@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from fusedres._build import extension_missing
-from fusedres.backends.cpu import algorithms, backward, conv, engine, pool
+from fusedres.backends.cpu import algorithms, backward, blocks, conv, engine, pool
 from fusedres.ops._dispatch import Backend, register_backend
 
-__all__ = ["algorithms", "backward", "conv", "engine", "pool"]
+__all__ = ["algorithms", "backward", "blocks", "conv", "engine", "pool"]
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -34,7 +34,8 @@ register_backend(
         "cpu",
         lambda: _MISSING,
         _cannot_serve,
-        prepare_block=engine.prepare_block,
+        prepare_block=blocks.prepare_block,
+        prepare_stem=blocks.prepare_stem,
         algorithms=algorithms.algorithms,
         rule=engine.by_rule,
     )

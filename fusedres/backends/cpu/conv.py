@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusedres.backends.cpu import engine
+from fusedres.backends.cpu import blocks, engine
 from fusedres.backends.cpu._library import implements
 from fusedres.backends.cpu._onednn import can_fuse, convolution, fused_conv
 from fusedres.ops._registry import kernel
@@ -92,7 +92,7 @@ def bottleneck_infer(
     groups: int,
 ) -> Tensor:
     branch = None if wd is None or sd is None or td is None else (wd, sd, td)
-    whole = engine.bottleneck(x, ((w1, s1, t1), (w2, s2, t2), (w3, s3, t3)), branch, stride, dilation, groups)
+    whole = blocks.bottleneck(x, ((w1, s1, t1), (w2, s2, t2), (w3, s3, t3)), branch, stride, dilation, groups)
     if whole is not None:
         return whole
     one = ((1, 1), (0, 0), (1, 1), 1)

@@ -18,12 +18,9 @@ from torch import Tensor
 from fusedres._heuristic import rule_for
 from fusedres._settings import PRECISION
 from fusedres.backends.cpu._onednn import onednn_serves
-from fusedres.ops._caches import DerivedCache, running_affine
-from fusedres.ops._dispatch import PreparedBlock
+from fusedres.ops._caches import DerivedCache
 from fusedres.ops._planned import Convolution, planned_algorithm
-from fusedres.ops._residual import Layer
-from fusedres.ops._shapes import Geometry, conv_output_shape
-from fusedres.ops.bottleneck_infer import middle_geometry
+from fusedres.ops._shapes import Geometry
 
 Ints = Sequence[int]
 
@@ -45,10 +42,11 @@ for _schema in (
     " -> Tensor",
     "wgrad(Tensor x, Tensor dy, Tensor? in_scale, Tensor? in_shift, SymInt[4] w_shape, SymInt[2] stride,"
     " SymInt[2] padding, int algorithm) -> Tensor",
-    "block_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, bool downsample) -> Tensor",
+    "blocks_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, int[] convs,"
+    " int[] downsamples) -> Tensor",
 ):
     _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
-_OPS = torch.ops.fusedres_cpu
+OPS = torch.ops.fusedres_cpu
 
 
 class Algorithm(IntEnum):
@@ -75,7 +73,7 @@ MOST_TAPS = 128
 @cache
 def runs(algorithm: Algorithm) -> bool:
     """Whether this CPU, the build and ``FUSEDRES_CPU_ISA`` allow it."""
-    return bool(_OPS.conv_engine_runs(int(algorithm)))
+    return bool(OPS.conv_engine_runs(int(algorithm)))
 
 
 #: Instruction sets of tiles, in the order of ``csrc/cpu/isa.h``.
@@ -86,7 +84,7 @@ _ISAS = ("portable", "avx2", "avx512")
 def tile_isa(dtype: torch.dtype) -> str:
     """The instruction set of direct convolution's tiles; bf16's is "avx512" only with AVX512-BF16."""
     direct = Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT
-    return _ISAS[_OPS.conv_engine_isa(int(direct))]
+    return _ISAS[OPS.conv_engine_isa(int(direct))]
 
 
 #: What stands beside the algorithms in rules and plans.
@@ -181,7 +179,7 @@ def wgrad(
     algorithm: Algorithm,
 ) -> Tensor:
     """The weight's gradient; ``in_scale`` and ``in_shift`` activate ``x`` as it is loaded."""
-    dw: Tensor = _OPS.wgrad.default(x, dy, in_scale, in_shift, w_shape, stride, padding, algorithm)
+    dw: Tensor = OPS.wgrad.default(x, dy, in_scale, in_shift, w_shape, stride, padding, algorithm)
     return dw
 
 
@@ -189,7 +187,7 @@ def conv_once(
     x: Tensor, w: Tensor, residual: Tensor | None, stride: Ints, padding: Ints, algorithm: Algorithm
 ) -> Tensor:
     """``conv(x, w) + residual`` with weights that are packed for this call alone."""
-    out: Tensor = _OPS.conv_once.default(x, w, residual, stride, padding, algorithm)
+    out: Tensor = OPS.conv_once.default(x, w, residual, stride, padding, algorithm)
     return out
 
 
@@ -197,7 +195,7 @@ def conv_once_stats(
     x: Tensor, w: Tensor, stride: Ints, padding: Ints, algorithm: Algorithm
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`conv_once` and the ``bn_stats`` of its output, taken while that is near."""
-    y, count, mean, m2 = _OPS.conv_once_stats.default(x, w, stride, padding, algorithm)
+    y, count, mean, m2 = OPS.conv_once_stats.default(x, w, stride, padding, algorithm)
     return y, count, mean, m2
 
 
@@ -205,7 +203,7 @@ def conv_once_reduce(
     dy: Tensor, w: Tensor, before: Sequence[Tensor | None], padding: Ints, algorithm: Algorithm
 ) -> tuple[Tensor, Tensor]:
     """:func:`conv_once` and ``bn_act_bwd_reduce`` of it, ``before`` = (out, y, s, t, mean, invstd)."""
-    dz, sums = _OPS.conv_once_reduce.default(dy, w, *before, padding, algorithm)
+    dz, sums = OPS.conv_once_reduce.default(dy, w, *before, padding, algorithm)
     return dz, sums
 
 
@@ -213,12 +211,11 @@ def dgrad_strided(
     dy: Tensor, turned: Tensor, add: Tensor | None, x_shape: Ints, stride: Ints, algorithm: Algorithm
 ) -> Tensor:
     """dgrad of a strided 1x1 + ``add``: ``dy`` convolved with ``turned``, every stride-th pixel."""
-    dx: Tensor = _OPS.dgrad_strided.default(dy, turned, add, x_shape, stride, algorithm)
+    dx: Tensor = OPS.dgrad_strided.default(dy, turned, add, x_shape, stride, algorithm)
     return dx
 
 
 _PACKED: DerivedCache[Tensor] = DerivedCache(2)
-_BLOCKS: DerivedCache[list[Tensor] | None] = DerivedCache(4)
 
 
 def packed(w: Tensor, geometry: Geometry, algorithm: Algorithm) -> Tensor:
@@ -228,7 +225,7 @@ def packed(w: Tensor, geometry: Geometry, algorithm: Algorithm) -> Tensor:
         w,
         (),
         (algorithm, geometry),
-        lambda: _OPS.conv_pack.default(w.detach(), stride, padding, algorithm, dilation, groups),
+        lambda: OPS.conv_pack.default(w.detach(), stride, padding, algorithm, dilation, groups),
     )
 
 
@@ -244,81 +241,5 @@ def conv(
 ) -> Tensor:
     """``relu(conv(x, w) * scale + shift + residual)`` by an algorithm that :func:`choose` named."""
     weights = packed(w, geometry, algorithm)
-    out: Tensor = _OPS.conv_packed.default(x, weights, scale, shift, residual, relu)
+    out: Tensor = OPS.conv_packed.default(x, weights, scale, shift, residual, relu)
     return out
-
-
-def bottleneck(
-    x: Tensor,
-    convs: Sequence[tuple[Tensor, Tensor, Tensor]],
-    downsample: tuple[Tensor, Tensor, Tensor] | None,
-    stride: Ints,
-    dilation: Ints,
-    groups: int,
-) -> Tensor | None:
-    """A bottleneck in one call, its inner activations in scratch memory; ``None`` where oneDNN serves.
-
-    Args:
-        convs: (weight, scale, shift) of the 1x1, the 3x3 and the 1x1.
-        downsample: the same of the skip, or ``None`` for an identity.
-    """
-    every = list(convs) if downsample is None else [*convs, downsample]
-    weights = [operands[0] for operands in every]
-    middle = middle_geometry(stride, dilation, groups)
-    geometries = [Geometry(), middle, Geometry(), Geometry(stride=middle.stride)][: len(every)]
-    threads = torch.get_num_threads()
-    switches = threads, PRECISION.get()
-    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None, *switches)
-    layouts = _BLOCKS.get(
-        weights[0],
-        tuple(weights[1:]),
-        variant,
-        lambda: pack_block(x, weights, geometries, downsample is not None),
-    )
-    if layouts is None:
-        return None
-    scales, shifts = ([operands[i] for operands in every] for i in (1, 2))
-    out: Tensor = _OPS.block_packed.default(x, layouts, scales, shifts, downsample is not None)
-    return out
-
-
-def pack_block(
-    x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry], downsample: bool
-) -> list[Tensor] | None:
-    """The packed weights of a block's chain (and last its downsample); ``None`` where oneDNN serves one."""
-    layouts = []
-    shape: Ints = x.shape
-    for i, (weight, geometry) in enumerate(zip(weights, geometries, strict=True)):
-        if downsample and i + 1 == len(weights):
-            shape = x.shape
-        algorithm = choose(shape, x.dtype, weight.shape, *geometry)
-        if algorithm is None:
-            return None
-        layouts.append(packed(weight, geometry, algorithm))
-        shape = conv_output_shape(shape, weight.shape, geometry)
-    return layouts
-
-
-def prepare_block(x: Tensor, chain: Sequence[Layer], downsample: Layer | None) -> PreparedBlock | None:
-    """A basic block or bottleneck with frozen BatchNorm as one call of the engine, or ``None``: oneDNN."""
-    every = list(chain) if downsample is None else [*chain, downsample]
-    joins = downsample is not None
-    if len(chain) not in (2, 3):
-        return None
-    layouts = pack_block(x, [layer.weight for layer in every], [layer.geometry for layer in every], joins)
-    if layouts is None:
-        return None
-    affines = []
-    for layer in every:
-        assert layer.running_mean is not None and layer.running_var is not None
-        affines.append(
-            running_affine(layer.gamma, layer.beta, layer.running_mean, layer.running_var, layer.eps)
-        )
-    scales, shifts = ([affine[i] for affine in affines] for i in (0, 1))
-    run = _OPS.block_packed.default
-
-    def block(x: Tensor) -> Tensor:
-        out: Tensor = run(x, layouts, scales, shifts, joins)
-        return out
-
-    return block

@@ -1,0 +1,68 @@
+#include "cpu/conv/engine_op.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "cpu/conv/support.h"
+
+namespace fusedres::conv {
+
+void TorchTeam::fork(void (*enter)(void*, int64_t), void* context) {
+  torch::stable::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) enter(context, thread);
+  });
+}
+
+void fail(const std::string& message) { throw std::runtime_error(message); }
+
+const PackedHeader& checked_header(const char* op, const char* name, const Tensor& packed) {
+  if (packed.scalar_type() != ScalarType::Byte || packed.numel() < kPackedDataOffset)
+    fail(std::string(op) + ": `" + name + "` must be a uint8 tensor made by conv_pack");
+  const PackedHeader& header = packed_header(packed.data_ptr());
+  if (header.magic != PackedHeader::kMagic || header.bytes != packed.numel())
+    fail(
+        std::string(op) + ": `" + name + "` must be a tensor made by conv_pack, unchanged; got " +
+        std::to_string(packed.numel()) + " other bytes");
+  if (!can_run(static_cast<Algorithm>(header.algorithm)))
+    fail(
+        std::string(op) + ": `" + name +
+        "` was packed for an instruction set that this process does not use");
+  return header;
+}
+
+void check_input(const char* op, const PackedHeader& header, const Tensor& x) {
+  cpu::check_activation(op, "x", x);
+  const bool bf16 = data_type(static_cast<Algorithm>(header.algorithm)) == DataType::kBFloat16;
+  if ((x.scalar_type() == ScalarType::BFloat16) != bf16)
+    fail(std::string(op) + ": `x` must have the dtype that the weights were packed in");
+}
+
+void check_channels(const char* op, const char* name, const PackedHeader& header, int64_t channels) {
+  if (header.filter.in_channels != channels)
+    fail(
+        std::string(op) + ": `" + name + "` was packed for " + std::to_string(header.filter.in_channels) +
+        " input channels; got " + std::to_string(channels));
+}
+
+PaddedVector::PaddedVector(
+    const char* op, const char* name, const OptionalTensor& vector, int64_t channels, float absent)
+    : own_(op, name, vector, channels) {
+  if (own_.get() != nullptr && channels % kPanel == 0) return;
+  padded_.assign(round_up(channels, kPanel), 0.0f);
+  if (own_.get() != nullptr) {
+    std::copy_n(own_.get(), channels, padded_.begin());
+  } else {
+    std::fill_n(padded_.begin(), channels, absent);
+  }
+}
+
+Map map_of(const Tensor& x) {
+  const int64_t element = x.scalar_type() == ScalarType::Float ? 4 : 2;
+  return dense_map(x.data_ptr(), x.size(0), x.size(2), x.size(3), x.size(1), element);
+}
+
+Tensor new_output(const Tensor& x, int64_t channels, int64_t height, int64_t width) {
+  return cpu::empty_nhwc(x, {x.size(0), channels, height, width}, x.scalar_type());
+}
+
+}  // namespace fusedres::conv

@@ -1,0 +1,135 @@
+"""Inference in few calls of the engine: a stem, a block, or all of a network's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from fusedres._settings import PRECISION
+from fusedres.backends.cpu.engine import OPS, Ints, choose, packed
+from fusedres.ops._caches import DerivedCache, running_affine
+from fusedres.ops._dispatch import Prepared
+from fusedres.ops._residual import Layer
+from fusedres.ops._shapes import Geometry, conv_output_shape
+from fusedres.ops.bottleneck_infer import middle_geometry
+
+_BLOCKS: DerivedCache[list[Tensor] | None] = DerivedCache(4)
+
+
+@dataclass(frozen=True)
+class EngineStem(Prepared):
+    """A stem's convolution, and its affine and ReLU with the pooling."""
+
+    layout: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = OPS.conv_packed.default(x, self.layout, None, None, None, False)
+        out: Tensor = OPS.affine_act_maxpool.default(y, self.scale, self.shift)[0]
+        return out
+
+    def joined(self, others: Sequence[Prepared]) -> None:
+        return None
+
+
+def prepare_stem(x: Tensor, layer: Layer) -> EngineStem | None:
+    """A stem with frozen BatchNorm, or ``None``: oneDNN serves its convolution."""
+    algorithm = choose(x.shape, x.dtype, layer.weight.shape, *layer.geometry)
+    if algorithm is None:
+        return None
+    return EngineStem(packed(layer.weight, layer.geometry, algorithm), *_affine(layer))
+
+
+def _affine(layer: Layer) -> tuple[Tensor, Tensor]:
+    assert layer.running_mean is not None and layer.running_var is not None
+    return running_affine(layer.gamma, layer.beta, layer.running_mean, layer.running_var, layer.eps)
+
+
+@dataclass(frozen=True)
+class EngineBlocks(Prepared):
+    """Blocks for ``blocks_packed``: operands of each block's chain and then its skip, block after block."""
+
+    layouts: list[Tensor]
+    scales: list[Tensor]
+    shifts: list[Tensor]
+    convs: list[int]
+    downsamples: list[int]  # 0 or 1
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = OPS.blocks_packed.default(
+            x, self.layouts, self.scales, self.shifts, self.convs, self.downsamples
+        )
+        return out
+
+    def joined(self, others: Sequence[Prepared]) -> Prepared | None:
+        every = [self, *(other for other in others if isinstance(other, EngineBlocks))]
+        if len(every) <= len(others):
+            return None
+        return EngineBlocks(*([v for blocks in every for v in getattr(blocks, f.name)] for f in fields(self)))
+
+
+def bottleneck(
+    x: Tensor,
+    convs: Sequence[tuple[Tensor, Tensor, Tensor]],
+    downsample: tuple[Tensor, Tensor, Tensor] | None,
+    stride: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Tensor | None:
+    """A bottleneck in one call, its inner activations in scratch memory; ``None`` where oneDNN serves.
+
+    Args:
+        convs: (weight, scale, shift) of the 1x1, the 3x3 and the 1x1.
+        downsample: the same of the skip, or ``None`` for an identity.
+    """
+    every = list(convs) if downsample is None else [*convs, downsample]
+    weights = [operands[0] for operands in every]
+    middle = middle_geometry(stride, dilation, groups)
+    geometries = [Geometry(), middle, Geometry(), Geometry(stride=middle.stride)][: len(every)]
+    threads = torch.get_num_threads()
+    switches = threads, PRECISION.get()
+    variant = (tuple(x.shape), tuple(stride), tuple(dilation), groups, downsample is None, *switches)
+    layouts = _BLOCKS.get(
+        weights[0],
+        tuple(weights[1:]),
+        variant,
+        lambda: pack_block(x, weights, geometries, downsample is not None),
+    )
+    if layouts is None:
+        return None
+    scales, shifts = ([operands[i] for operands in every] for i in (1, 2))
+    return EngineBlocks(layouts, scales, shifts, [3], [len(every) - 3])(x)
+
+
+def pack_block(
+    x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry], downsample: bool
+) -> list[Tensor] | None:
+    """The packed weights of a block's chain (and last its downsample); ``None`` where oneDNN serves one."""
+    layouts = []
+    shape: Ints = x.shape
+    for i, (weight, geometry) in enumerate(zip(weights, geometries, strict=True)):
+        if downsample and i + 1 == len(weights):
+            shape = x.shape
+        algorithm = choose(shape, x.dtype, weight.shape, *geometry)
+        if algorithm is None:
+            return None
+        layouts.append(packed(weight, geometry, algorithm))
+        shape = conv_output_shape(shape, weight.shape, geometry)
+    return layouts
+
+
+def prepare_block(x: Tensor, chain: Sequence[Layer], downsample: Layer | None) -> EngineBlocks | None:
+    """A basic block or bottleneck with frozen BatchNorm as one call of the engine, or ``None``: oneDNN."""
+    every = list(chain) if downsample is None else [*chain, downsample]
+    if len(chain) not in (2, 3):
+        return None
+    weights, geometries = [layer.weight for layer in every], [layer.geometry for layer in every]
+    layouts = pack_block(x, weights, geometries, downsample is not None)
+    if layouts is None:
+        return None
+    scales, shifts = (list(column) for column in zip(*map(_affine, every), strict=True))
+    return EngineBlocks(layouts, scales, shifts, [len(chain)], [len(every) - len(chain)])

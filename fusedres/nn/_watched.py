@@ -1,0 +1,76 @@
+"""Whether anything has changed in some modules since they were last read: asked on every recalled call.
+
+Everything that an inference may have read of a module, its attributes, parameters, buffers, submodules and
+hooks, is noted by identity and compared by C code in one sweep: 160 modules and 320 tensors of a ResNet-50 in
+about 0.2 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter, is_
+from typing import Any
+
+from torch import Tensor, nn
+
+from fusedres.ops._caches import fingerprint
+
+_ATTRIBUTES: tuple[Callable[[Tensor], Any], ...] = (
+    Tensor.data_ptr,
+    attrgetter("_version"),
+    attrgetter("shape"),
+    attrgetter("dtype"),
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Watched:
+    """``parts``, whose calls are skipped, and ``owner``, where there is one, whose call is not.
+
+    Only what lies in an instance's dictionaries and in a class's ``forward`` is seen, as anywhere in
+    :mod:`fusedres.nn`. What is compared by identity is held, so that its address is not used again; of the
+    owner, which may end while this is kept, only the attributes.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module], owner: nn.Module | None = None) -> None:
+        self._parts = [*parts]
+        self._owned = owner is not None
+        modules = self._of(owner)
+        self._own = [module.__dict__ for module in modules]
+        self._dicts = [
+            d for own in self._own for d in (own, own["_parameters"], own["_buffers"], own["_modules"])
+        ]
+        self._held = [value for d in self._dicts for value in d.values()]
+        self._count = len(self._held)
+        self._hooks = [part.__dict__[name] for part in parts for name in _HOOKS]
+        self._types = [type(module) for module in modules]
+        self._classes = tuple(dict.fromkeys(self._types))
+        self._forwards = [cls.forward for cls in self._classes]
+        owned = (t for part in parts for t in (*part._parameters.values(), *part._buffers.values()))
+        self._tensors = [t for t in owned if t is not None]
+        self._countable = fingerprint(*self._tensors) is not None
+        self._state = _state(self._tensors) if self._countable else None
+        self._storages = [t.untyped_storage() for t in self._tensors]
+
+    def _of(self, owner: nn.Module | None) -> list[nn.Module]:
+        return [owner, *self._parts] if self._owned and owner is not None else self._parts
+
+    def unchanged(self, owner: nn.Module) -> bool:
+        """Whether all is as it was, and nobody could see that the parts are not called."""
+        modules = self._of(owner)
+        return (
+            not any(self._hooks)
+            and self._countable
+            and all(map(is_, map(vars, modules), self._own))
+            and list(map(type, modules)) == self._types
+            and sum(map(len, self._dicts)) == self._count
+            and all(map(is_, chain.from_iterable(map(dict.values, self._dicts)), self._held))
+            and list(map(attrgetter("forward"), self._classes)) == self._forwards
+            and _state(self._tensors) == self._state
+        )
+
+
+def _state(tensors: list[Tensor]) -> list[list[object]]:
+    """What :func:`fingerprint` asks, attribute by attribute: in half of the time."""
+    return [list(map(attribute, tensors)) for attribute in _ATTRIBUTES]
