@@ -19,7 +19,7 @@ namespace fusedres::conv {
 
 // In place of memory.cpp's, whose rounding up would hide what is written beyond the end.
 char* scratch_memory(int64_t bytes, Scratch use) {
-  thread_local std::optional<Guarded> buffers[2];
+  thread_local std::optional<Guarded> buffers[3];
   std::optional<Guarded>& buffer = buffers[static_cast<int>(use)];
   buffer.emplace(bytes, Guarded::At::kEnd, 0xff, 64);
   return buffer->data();
@@ -55,6 +55,9 @@ const Case kCases[] = {
     {"depthwise", 1, 7, 6, {37, 37, 3, 3, 2, 2, 1, 1, 1, 1, 37}},
     {"many patches", 3, 15, 14, {65, 34, 3, 3, 1, 1, 1, 1}},
     {"many panels", 1, 5, 7, {130, 64, 3, 3, 1, 1, 1, 1}},
+    {"packed inputs", 2, 5, 7, {259, 37, 1, 1}},
+    {"packed, strided", 1, 7, 9, {226, 22, 1, 1, 2, 2}},
+    {"packed patches", 1, 9, 7, {257, 21, 3, 3, 1, 1, 1, 1}},
 };
 
 bool suits(const Filter& f, Algorithm algorithm) {

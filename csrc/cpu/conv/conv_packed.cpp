@@ -20,7 +20,6 @@
 namespace fusedres::conv {
 namespace {
 
-
 bool conv_engine_runs(int64_t algorithm) {
   return algorithm >= 0 && algorithm < kAlgorithms && can_run(static_cast<Algorithm>(algorithm));
 }

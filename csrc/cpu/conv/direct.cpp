@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "cpu/conv/memory.h"
+
 namespace fusedres::conv {
 namespace {
 
@@ -94,6 +96,19 @@ Weights first_weights(const void* next, int64_t chunk, int64_t chunks) {
 
 }  // namespace
 
+bool DirectConv::packs_inputs(int64_t taps, int64_t panels) const {
+  return tiles->pack_rows != nullptr && taps == 1 && panels >= kPanelsWorthPacking;
+}
+
+void DirectConv::pack(const TileCommon& common, const Tile& tile, float* lines) const {
+  const float* rows[kPackedRows];
+  for (int64_t i = 0; i < kPackedRows; ++i) {
+    const int64_t row = std::min(i, 2 * common.rows - 1);
+    rows[i] = reinterpret_cast<const float*>(tile.in[row / common.rows] + row % common.rows * common.in_step);
+  }
+  tiles->pack_rows(rows, common.run, lines);
+}
+
 void DirectConv::plan(int64_t threads) {
   const PackedHeader& header = packed_header(packed);
   const int64_t panels = header.filter.panels();
@@ -143,6 +158,16 @@ void DirectConv::run(int64_t chunk) const {
   common.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
   const TileKernel kernels[2] = {tiles->kernel(segments.length, 1), tiles->kernel(segments.length, 2)};
 
+  const bool packs = packs_inputs(taps.count, own_panels.end - own_panels.begin);
+  const int64_t packed_floats = round_up(taps.run, 4) * kPackedRows;
+  float* packed_inputs =
+      packs ? reinterpret_cast<float*>(scratch_memory(
+                  4 * packed_floats * std::min(block, own_tiles.end - own_tiles.begin), Scratch::kInputs))
+            : nullptr;
+  const TileKernel packed_kernels[2] = {
+      packs ? tiles->packed_kernel(segments.length, 1) : nullptr,
+      packs ? tiles->packed_kernel(segments.length, 2) : nullptr};
+
   if (tiles->enter != nullptr) tiles->enter(common);
   const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;
   const int64_t own_pixels = segments.own_pixels(2 * own_tiles.begin);
@@ -179,7 +204,15 @@ void DirectConv::run(int64_t chunk) const {
           tile.ahead_bytes = ceil_div(coming.bytes, in_block);
           tile.ahead = coming.data + t * tile.ahead_bytes;
         }
-        kernels[odd_end && t + 1 == in_block ? 0 : 1](common, tile);
+        const int pair = odd_end && t + 1 == in_block ? 0 : 1;
+        if (packs) {
+          float* lines = packed_inputs + t * packed_floats;
+          if (p == own_panels.begin) pack(common, tile, lines);
+          tile.in[0] = reinterpret_cast<const char*>(lines);
+          packed_kernels[pair](common, tile);
+        } else {
+          kernels[pair](common, tile);
+        }
       }
     }
     if (!split_panels)

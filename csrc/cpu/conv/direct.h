@@ -30,6 +30,10 @@ struct DirectConv {
   void plan(int64_t threads);
   // Do one chunk; chunks share nothing but read-only data.
   void run(int64_t chunk) const;
+
+ private:
+  bool packs_inputs(int64_t taps, int64_t panels) const;
+  void pack(const TileCommon& common, const Tile& tile, float* lines) const;
 };
 
 }  // namespace fusedres::conv

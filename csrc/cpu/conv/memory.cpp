@@ -21,7 +21,7 @@ struct Buffer {
 }  // namespace
 
 char* scratch_memory(int64_t bytes, Scratch use) {
-  thread_local Buffer buffers[2];
+  thread_local Buffer buffers[3];
   Buffer& buffer = buffers[static_cast<int>(use)];
   if (bytes > buffer.capacity) {
     buffer = Buffer{};

@@ -6,7 +6,7 @@
 namespace fusedres::conv {
 
 // What a thread has scratch memory for: a convolution's or a block's run, and weights packed for one call.
-enum class Scratch { kRun, kWeights };
+enum class Scratch { kRun, kWeights, kInputs };
 
 // At least `bytes`, aligned to 64, valid until this thread's next call for the same use. It grows, is never
 // cleared, and is freed with the thread: what a block keeps between its convolutions faults no pages once it

@@ -19,8 +19,39 @@ TileKernel kernel(int64_t rows, int64_t halves) {
   return halves == 2 ? register_tile_of<Float32, 2>(rows) : register_tile_of<Float32, 1>(rows);
 }
 
+TileKernel packed_kernel(int64_t rows, int64_t halves) {
+  return halves == 2 ? register_tile_of<Float32, 2, true>(rows) : register_tile_of<Float32, 1, true>(rows);
+}
+
+// Four values of four rows each: lane l of the result holds row 4 l + i.
+inline __attribute__((always_inline)) __m512 four_rows(const float* const* rows, int64_t c, __mmask8 lanes) {
+  __m512 v = _mm512_castps128_ps512(_mm_maskz_loadu_ps(lanes, rows[0] + c));
+  v = _mm512_insertf32x4(v, _mm_maskz_loadu_ps(lanes, rows[4] + c), 1);
+  v = _mm512_insertf32x4(v, _mm_maskz_loadu_ps(lanes, rows[8] + c), 2);
+  return _mm512_insertf32x4(v, _mm_maskz_loadu_ps(lanes, rows[12] + c), 3);
+}
+
+// 16 rows by 4 values, turned round.
+inline __attribute__((always_inline)) void pack_four(
+    const float* const* rows, int64_t c, __mmask8 lanes, float* out) {
+  const __m512 a = four_rows(rows, c, lanes), b = four_rows(rows + 1, c, lanes);
+  const __m512 d = four_rows(rows + 2, c, lanes), e = four_rows(rows + 3, c, lanes);
+  const __m512 ab_low = _mm512_unpacklo_ps(a, b), ab_high = _mm512_unpackhi_ps(a, b);
+  const __m512 de_low = _mm512_unpacklo_ps(d, e), de_high = _mm512_unpackhi_ps(d, e);
+  _mm512_store_ps(out, _mm512_shuffle_ps(ab_low, de_low, 0x44));
+  if (lanes & 2) _mm512_store_ps(out + 16, _mm512_shuffle_ps(ab_low, de_low, 0xee));
+  if (lanes & 4) _mm512_store_ps(out + 32, _mm512_shuffle_ps(ab_high, de_high, 0x44));
+  if (lanes & 8) _mm512_store_ps(out + 48, _mm512_shuffle_ps(ab_high, de_high, 0xee));
+}
+
+void pack_rows(const float* const* rows, int64_t run, float* out) {
+  int64_t c = 0;
+  for (; c + 4 <= run; c += 4) pack_four(rows, c, 0xf, out + c * kPackedRows);
+  if (c < run) pack_four(rows, c, static_cast<__mmask8>((1 << (run - c)) - 1), out + c * kPackedRows);
+}
+
 }  // namespace
 
-const TileFamily kTilesF32Avx512 = {7, 1, kernel, nullptr, nullptr};
+const TileFamily kTilesF32Avx512 = {7, 1, kernel, nullptr, nullptr, packed_kernel, pack_rows};
 
 }  // namespace fusedres::conv

@@ -19,25 +19,51 @@ constexpr int64_t kBlockBytes = 1152 * 1024;
 constexpr int64_t kLargeWeights = 5 * 1024 * 1024;
 constexpr int64_t kLargeBlock = 8 * 1024 * 1024;  // V and M
 constexpr int64_t kLine = 16;                     // floats
+// Transformed values of a pixel's channels that wait in L1 to be packed: 14 patches take 36 KB.
+constexpr int64_t kSliceFloats = 576;
 
 }  // namespace
 
-// Where V and M of a block of patches lie. All distances in floats, padded by a line so that the points
-// and the rows of a tile do not fall into one set of the L1 cache.
+// The patches of a block as tiles take them: halves of equal length, two to a group; the last half is moved
+// back to end with the block.
+struct WinogradConv::Groups {
+  int64_t patches, rows, halves;
+
+  Groups(int64_t patches, int64_t max_rows)
+      : patches(patches),
+        rows(ceil_div(patches, ceil_div(patches, max_rows))),
+        halves(ceil_div(patches, rows)) {}
+  int64_t count() const { return ceil_div(halves, 2); }
+  int64_t halves_of(int64_t group) const { return std::min<int64_t>(2, halves - 2 * group); }
+  int64_t first(int64_t half) const { return std::min(half * rows, patches - rows); }
+};
+
+// Where V and M of a block of patches lie; V patch after patch or, packed (tile.h), group after group. All
+// distances in floats. Points and patches are padded by a line so that they do not fall into one set of the
+// L1 cache.
 struct WinogradConv::Layout {
-  int64_t channels, row, v_point, m_point, m_panel, zeros, points;
+  bool packs;
+  int64_t channels, patch, group, v_point, m_point, m_panel, zeros, points, slice_patch, slice_point;
 
   Layout(const WinogradConv& conv, int64_t patches) {
     channels = packed_header(conv.packed).filter.in_channels;
     zeros = round_up(channels, kLine);
-    row = zeros + kLine;
-    v_point = patches * row + kLine;
+    points = conv.transforms->points();
+    packs = packed_header(conv.packed).filter.panels() >= kPanelsWorthPacking;
+    patch = zeros + kLine;
+    group = round_up(channels, 4) * kPackedRows;
+    const int64_t groups = Groups(patches, conv.tiles->max_rows).count();
+    v_point = (packs ? groups * group : patches * patch) + kLine;
     m_panel = patches * kPanel;
     m_point = m_panel * (conv.point_by_point ? conv.panels_at_once() : 1) + kLine;
-    points = conv.transforms->points();
+    slice_patch = std::max(kLine, kSliceFloats / points / kLine * kLine);
+    slice_point = kPackedRows * slice_patch + kLine;
   }
   int64_t v_floats() const { return points * v_point; }
   int64_t m_floats() const { return points * m_point; }
+  // What each thread has for itself: a pixel of zeros, some channels of a group before they are packed, M.
+  int64_t slice_floats() const { return packs ? points * slice_point : 0; }
+  int64_t own_floats() const { return zeros + slice_floats() + m_floats(); }
 };
 
 int64_t WinogradConv::patch_count() const {
@@ -50,7 +76,7 @@ void WinogradConv::plan(int64_t for_threads) {
   const Layout one(*this, 1);
   const int64_t patches = patch_count();
   const int64_t weights = header.bytes;
-  const int64_t v_bytes = one.points * one.row * 4;  // of a patch
+  const int64_t v_bytes = one.points * one.patch * 4;  // of a patch
   const int64_t block_bytes = weights <= kSmallWeights ? kBlockOfSmallWeights : kBlockBytes;
   const int64_t fitting = std::max<int64_t>(14, block_bytes / v_bytes / 14 * 14);
   // Splitting the panels reads the weights once; splitting the patches reads them once a chunk.
@@ -65,7 +91,10 @@ void WinogradConv::plan(int64_t for_threads) {
 
 int64_t WinogradConv::chunks(int64_t phase) const {
   if (threads == 1) return 1;
-  const int64_t most = phase == 0 ? patch_count() : packed_header(packed).filter.panels();
+  const int64_t patches = patch_count();
+  const int64_t most = phase == 1     ? packed_header(packed).filter.panels()
+                       : split_panels ? Groups(patches, tiles->max_rows).count()
+                                      : patches;
   return std::min(most, kChunksOfThread * threads);
 }
 
@@ -77,47 +106,75 @@ int64_t WinogradConv::panels_at_once() const {
 int64_t WinogradConv::scratch_bytes() const {
   const Layout layout(*this, block);
   const int64_t v = split_panels ? layout.v_floats() : threads * layout.v_floats();
-  return 4 * (v + threads * (layout.zeros + layout.m_floats()));
+  return 4 * (v + threads * layout.own_floats());
 }
 
-void WinogradConv::transform_inputs(
-    const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const {
+void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** values) const {
   const Filter& filter = packed_header(packed).filter;
   const int64_t outputs = transforms->outputs, side = transforms->side();
   const int64_t across = ceil_div(out.width, outputs), down = ceil_div(out.height, outputs);
-  for (int64_t t = patches.begin; t < patches.end; ++t) {
-    const int64_t n = t / (across * down);
-    const int64_t top = t / across % down * outputs - filter.pad_h;
-    const int64_t left = t % across * outputs - filter.pad_w;
-    const float* patch[kMostWinogradPoints];
-    for (int64_t i = 0; i < side; ++i)
-      for (int64_t j = 0; j < side; ++j) {
-        const int64_t y = top + i, x = left + j;
-        const bool inside = y >= 0 && y < in.height && x >= 0 && x < in.width;
-        patch[i * side + j] = inside ? reinterpret_cast<const float*>(in.at(n, y, x)) : zeros;
+  const int64_t n = patch / (across * down);
+  const int64_t top = patch / across % down * outputs - filter.pad_h;
+  const int64_t left = patch % across * outputs - filter.pad_w;
+  for (int64_t i = 0; i < side; ++i)
+    for (int64_t j = 0; j < side; ++j) {
+      const int64_t y = top + i, x = left + j;
+      const bool inside = y >= 0 && y < in.height && x >= 0 && x < in.width;
+      values[i * side + j] = inside ? reinterpret_cast<const float*>(in.at(n, y, x)) : zeros;
+    }
+}
+
+// To be packed, patches are transformed some channels at a time, as many of them as one tile takes: in L1.
+void WinogradConv::transform_inputs(
+    const Layout& layout, const Groups& groups, Range range, int64_t base, float* own, float* v) const {
+  const float* zeros = own;
+  float* slice = own + layout.zeros;
+  const int64_t points = layout.points;
+  const float* values[kPackedRows][kMostWinogradPoints];
+  for (int64_t group = range.begin; group < range.end; ++group) {
+    const int64_t count = groups.halves_of(group) * groups.rows;
+    const auto patch = [&](int64_t i) { return groups.first(2 * group + i / groups.rows) + i % groups.rows; };
+    for (int64_t i = 0; i < count; ++i) {
+      read_patch(base + patch(i), zeros, values[i]);
+      if (!layout.packs)
+        transforms->input(values[i], layout.channels, v + patch(i) * layout.patch, layout.v_point);
+    }
+    if (!layout.packs) continue;
+    const float* rows[kPackedRows];
+    for (int64_t c = 0; c < layout.channels; c += layout.slice_patch) {
+      const int64_t channels = std::min(layout.slice_patch, layout.channels - c);
+      for (int64_t i = 0; i < count; ++i) {
+        transforms->input(values[i], channels, slice + i * layout.slice_patch, layout.slice_point);
+        for (int64_t point = 0; point < points; ++point) values[i][point] += channels;
       }
-    transforms->input(patch, layout.channels, v + (t - base) * layout.row, layout.v_point);
+      for (int64_t point = 0; point < points; ++point) {
+        for (int64_t i = 0; i < kPackedRows; ++i)
+          rows[i] = slice + point * layout.slice_point + std::min(i, count - 1) * layout.slice_patch;
+        tiles->pack_rows(rows, channels, v + point * layout.v_point + group * layout.group + c * kPackedRows);
+      }
+    }
   }
 }
 
 void WinogradConv::multiply(
-    const Layout& layout, int64_t panel, int64_t point, int64_t count, const float* v, float* m) const {
+    const Layout& layout, const Groups& groups, int64_t panel, int64_t point, const float* v,
+    float* m) const {
   const int64_t bytes = panel_bytes(packed_header(packed)), point_bytes = bytes / layout.points;
-  const int64_t halves = ceil_div(count, tiles->max_rows);
   static constexpr int64_t kNoTap[1] = {0};
   alignas(64) static constexpr float kOnes[kPanel] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                                       1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   alignas(64) static constexpr float kZeros[kPanel] = {};
 
   TileCommon common;
-  common.rows = ceil_div(count, halves);
-  common.in_step = layout.row * 4;
+  common.rows = groups.rows;
   common.out_step = kPanel * 4;
   common.taps = kNoTap;
   common.tap_count = 1;
   common.run = layout.channels;
   common.floor = -std::numeric_limits<float>::infinity();
-  const TileKernel kernels[2] = {tiles->kernel(common.rows, 1), tiles->kernel(common.rows, 2)};
+  common.in_step = layout.patch * 4;
+  const auto kernel = layout.packs ? tiles->packed_kernel : tiles->kernel;
+  const TileKernel kernels[2] = {kernel(common.rows, 1), kernel(common.rows, 2)};
   Tile tile{};
   tile.scale = kOnes;
   tile.shift = kZeros;
@@ -128,16 +185,17 @@ void WinogradConv::multiply(
   // The tiles fetch the weights that come next: this point's of the next panel, or the next point's (after
   // which comes the next panel).
   const char* coming = tile.weights + (point_by_point ? bytes : point_bytes);
-  for (int64_t h = 0; h < halves; h += 2) {
-    const int64_t pair = std::min<int64_t>(2, halves - h);
-    for (int64_t i = 0; i < pair; ++i) {
-      const int64_t row = std::min((h + i) * common.rows, count - common.rows);
-      tile.in[i] = reinterpret_cast<const char*>(from + row * layout.row);
-      tile.out[i] = reinterpret_cast<char*>(to + row * kPanel);
+  tile.ahead_bytes = point_bytes / groups.count();
+  for (int64_t group = 0; group < groups.count(); ++group) {
+    const int64_t halves = groups.halves_of(group);
+    for (int64_t i = 0; i < halves; ++i) {
+      const int64_t first = groups.first(2 * group + i);
+      tile.in[i] = reinterpret_cast<const char*>(from + first * layout.patch);
+      tile.out[i] = reinterpret_cast<char*>(to + first * kPanel);
     }
-    tile.ahead_bytes = point_bytes / ceil_div(halves, 2);
-    tile.ahead = coming + h / 2 * tile.ahead_bytes;
-    kernels[pair - 1](common, tile);
+    if (layout.packs) tile.in[0] = reinterpret_cast<const char*>(from + group * layout.group);
+    tile.ahead = coming + group * tile.ahead_bytes;
+    kernels[halves - 1](common, tile);
   }
 }
 
@@ -169,17 +227,17 @@ void WinogradConv::transform_outputs(
 
 void WinogradConv::multiply_block(
     const Layout& layout, Range panels, Range patches, const float* v, float* m) const {
-  const int64_t count = patches.end - patches.begin;
+  const Groups groups(patches.end - patches.begin, tiles->max_rows);
   if (point_by_point) {
     for (int64_t point = 0; point < layout.points; ++point)
       for (int64_t p = panels.begin; p < panels.end; ++p)
-        multiply(layout, p, point, count, v, m + (p - panels.begin) * layout.m_panel);
+        multiply(layout, groups, p, point, v, m + (p - panels.begin) * layout.m_panel);
     for (int64_t p = panels.begin; p < panels.end; ++p)
       transform_outputs(layout, p, patches, m + (p - panels.begin) * layout.m_panel);
     return;
   }
   for (int64_t p = panels.begin; p < panels.end; ++p) {
-    for (int64_t point = 0; point < layout.points; ++point) multiply(layout, p, point, count, v, m);
+    for (int64_t point = 0; point < layout.points; ++point) multiply(layout, groups, p, point, v, m);
     transform_outputs(layout, p, patches, m);
   }
 }
@@ -192,22 +250,25 @@ int64_t WinogradConv::pixels_before(int64_t line) const {
 void WinogradConv::run(int64_t phase, int64_t chunk, int64_t thread) const {
   const Layout layout(*this, block);
   const int64_t patches = patch_count(), panels = packed_header(packed).filter.panels();
-  // Per thread: a pixel of zeros and M; V too, unless the threads share one.
-  float* zeros = reinterpret_cast<float*>(scratch) + thread * (layout.zeros + layout.m_floats());
-  float* m = zeros + layout.zeros;
-  float* v = reinterpret_cast<float*>(scratch) + threads * (layout.zeros + layout.m_floats()) +
+  // V of each thread, unless the threads share one.
+  float* own = reinterpret_cast<float*>(scratch) + thread * layout.own_floats();
+  float* m = own + layout.zeros + layout.slice_floats();
+  float* v = reinterpret_cast<float*>(scratch) + threads * layout.own_floats() +
              (split_panels ? 0 : thread * layout.v_floats());
-  const Range own = share(split_panels && phase == 1 ? panels : patches, chunk, chunks(phase));
-  if (phase == 0) std::fill_n(zeros, layout.zeros, 0.0f);
+  if (phase == 0) std::fill_n(own, layout.zeros, 0.0f);
   if (split_panels) {
-    if (phase == 0) return transform_inputs(layout, own, 0, zeros, v);
-    return multiply_block(layout, own, {0, patches}, v, m);
+    const Groups groups(patches, tiles->max_rows);
+    const Range part = share(phase == 1 ? panels : groups.count(), chunk, chunks(phase));
+    if (phase == 0) return transform_inputs(layout, groups, part, 0, own, v);
+    return multiply_block(layout, part, {0, patches}, v, m);
   }
+  const Range part = share(patches, chunk, chunks(phase));
   const int64_t across = ceil_div(out.width, transforms->outputs);
-  const int64_t first = pixels_before(ceil_div(own.begin, across));
-  for (int64_t from = own.begin; from < own.end; from += block) {
-    const Range now{from, std::min(from + block, own.end)};
-    transform_inputs(layout, now, from, zeros, v);
+  const int64_t first = pixels_before(ceil_div(part.begin, across));
+  for (int64_t from = part.begin; from < part.end; from += block) {
+    const Range now{from, std::min(from + block, part.end)};
+    const Groups groups(now.end - now.begin, tiles->max_rows);
+    transform_inputs(layout, groups, {0, groups.count()}, from, own, v);
     multiply_block(layout, {0, panels}, now, v, m);
     watcher.tell(first, std::max(first, pixels_before(from / across)), pixels_before(now.end / across));
   }

@@ -58,15 +58,19 @@ struct WinogradConv {
   void run(int64_t phase, int64_t chunk, int64_t thread) const;
 
  private:
+  struct Groups;
   struct Layout;
   int64_t patch_count() const;
   int64_t panels_at_once() const;  // of a chunk
   // Output pixels before a line of patches.
   int64_t pixels_before(int64_t line) const;
+  // The addresses of a patch's pixels; of those outside the input, `zeros`.
+  void read_patch(int64_t patch, const float* zeros, const float** values) const;
   void transform_inputs(
-      const Layout& layout, Range patches, int64_t base, const float* zeros, float* v) const;
+      const Layout& layout, const Groups& groups, Range range, int64_t base, float* own, float* v) const;
   void multiply(
-      const Layout& layout, int64_t panel, int64_t point, int64_t count, const float* v, float* m) const;
+      const Layout& layout, const Groups& groups, int64_t panel, int64_t point, const float* v,
+      float* m) const;
   void transform_outputs(const Layout& layout, int64_t panel, Range patches, const float* m) const;
   // Every product of a block of patches, and its outputs.
   void multiply_block(const Layout& layout, Range panels, Range patches, const float* v, float* m) const;
