@@ -88,6 +88,14 @@ AWKWARD = (
     Case("stride_three", 1, 34, 23, 25, 65, 1, 3),
     Case("long_row", 1, 2, 3, 301, 34, 3, 1, 1),
     Case("no_images", 0, 8, 6, 6, 8, 3, 1, 1),
+    # Eight panels and more: packed inputs, of 1 to 3 values over a multiple of 4, and 1 to 14 pixels a tile.
+    Case("packed_pointwise", 2, 37, 9, 11, 260),
+    Case("packed_pixel", 1, 6, 1, 1, 257),
+    Case("packed_half_tile", 1, 23, 1, 5, 225),
+    Case("packed_stride", 1, 130, 9, 13, 300, 1, 2),
+    Case("packed_patches", 1, 37, 13, 11, 260, 3, 1, 1),
+    Case("packed_patch", 1, 18, 2, 2, 257, 3, 1, 1),
+    Case("packed_slices", 2, 71, 9, 9, 288, 3, 1, 1),
 )
 
 #: ResNeXt's groups of 4, 8, 16 and 32; groups whose channels and filters fit no panel; one channel a group.
@@ -330,6 +338,58 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
         skip = OPS.conv_packed(x, *convs[3], None, False) if joins else x
         apart = OPS.conv_packed(inner, *convs[2], skip, True)
     assert_same_bits(whole, apart, f"{case} {dtype}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: torch.dtype) -> None:
+    """More threads than images go through all blocks together, meeting once; else each goes by itself."""
+    direct = int(Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT)
+    fast = int(Algorithm.WINOGRAD_F32) if engine.runs(Algorithm.WINOGRAD_F32) else direct
+    three = fast if dtype == torch.float32 else direct
+
+    def conv(c: int, k: int, r: int, stride: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        w = (torch.randn(k, c, r, r) / (c * r * r) ** 0.5).to(dtype)
+        algorithm = three if (r, stride) == (3, 1) else direct
+        packed = OPS.conv_pack(w, (stride, stride), (r // 2, r // 2), algorithm)
+        return packed, torch.rand(k) + 0.5, torch.randn(k)
+
+    blocks = [
+        [conv(24, 16, 1), conv(16, 16, 3), conv(16, 40, 1), conv(24, 40, 1)],
+        [conv(40, 16, 1), conv(16, 16, 3), conv(16, 40, 1)],
+        [conv(40, 50, 3, 2), conv(50, 50, 3), conv(40, 50, 1, 2)],
+        [conv(50, 50, 3), conv(50, 50, 3)],
+        [conv(50, 260, 1), conv(260, 260, 3, 2), conv(260, 50, 1), conv(50, 50, 1, 2)],
+    ]
+    convs, downsamples = [3, 3, 2, 2, 3], [1, 0, 1, 0, 1]
+    x = torch.randn(n, 24, 11, 9).to(dtype).contiguous(memory_format=NHWC)
+    with threads(count):
+        flat = [list(column) for column in zip(*(c for block in blocks for c in block), strict=True)]
+        whole = OPS.blocks_packed(x, *flat, convs, downsamples)
+        apart = x
+        for block, length, joins in zip(blocks, convs, downsamples, strict=True):
+            operands = [list(column) for column in zip(*block, strict=True)]
+            apart = OPS.blocks_packed(apart, *operands, [length], [joins])
+    assert_same_bits(whole, apart, f"{n} images, {count} threads")
+
+
+def test_refused_blocks() -> None:
+    x = torch.randn(1, 8, 5, 5).contiguous(memory_format=NHWC)
+    packed = OPS.conv_pack(torch.randn(8, 8, 1, 1), (1, 1), (0, 0), int(Algorithm.DIRECT_F32))
+    vector = torch.ones(8)
+    for operands, convs, downsamples, message in (
+        (2, [2], [], "as many `downsamples` as `convs`"),
+        (0, [], [], "a block at least"),
+        (4, [4], [0], "2 or 3 convolutions and 0 or 1 downsamples; got 4 and 0"),
+        (2, [2], [2], "got 2 and 2"),
+        (3, [2], [0], "got 3, 3 and 3 for 2"),
+        (3, [2, 2], [0, 0], "got 3, 3 and 3 for 4"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            OPS.blocks_packed(
+                x, [packed] * operands, [vector] * operands, [vector] * operands, convs, downsamples
+            )
 
 
 #: Shared out by images' pixels, by panels whose number no thread count divides, and (1 x 1) by few pixels.

@@ -7,7 +7,15 @@
 namespace fusedres::conv {
 namespace {
 
-// The tasks of one block over some images, in the order in which they run.
+class BlockTask;
+
+struct Step {
+  const BlockTask* begins;  // whose borders are cleared in this step, which reads none; or null
+  const ConvTask* task;
+  int64_t phase, chunks;
+};
+
+// The tasks of one block over some images.
 class BlockTask {
  public:
   BlockTask(const Block& block, const Map& in, const Map& out, int64_t threads) : in_(in), out_(out) {
@@ -45,33 +53,40 @@ class BlockTask {
     if (joins_downsample) tasks_.back().precede(tasks_[0]);
   }
 
-  // The downsample runs first. Borders are cleared in the first phase, which reads none.
-  void run(Team& team) const {
-    struct Step {
-      const ConvTask* task;
-      int64_t phase;
-    };
-    std::vector<Step> steps;
-    std::vector<int64_t> chunks;
+  void precede(const BlockTask& next) { tasks_[convs_ - 1].precede(next.in_order(0)); }
+
+  // The phases of its convolutions; the downsample runs first.
+  void list(std::vector<Step>& steps) const {
     for (size_t i = 0; i < tasks_.size(); ++i) {
-      const ConvTask& task = tasks_[(i + convs_) % tasks_.size()];
-      for (int64_t phase = 0; phase < task.phases(); ++phase) {
-        steps.push_back({&task, phase});
-        chunks.push_back(task.chunks(phase));
-      }
+      const ConvTask& task = in_order(i);
+      for (int64_t phase = 0; phase < task.phases(); ++phase)
+        steps.push_back({i == 0 && phase == 0 ? this : nullptr, &task, phase, task.chunks(phase)});
     }
-    team.run(chunks, [&](int64_t step, int64_t chunk, int64_t thread) {
-      if (step == 0)
-        for (const ConvTask& task : tasks_) task.clear(chunk, chunks[0]);
-      steps[step].task->run(steps[step].phase, chunk, thread);
-    });
+  }
+  void clear(int64_t chunk, int64_t chunks) const {
+    for (const ConvTask& task : tasks_) task.clear(chunk, chunks);
   }
 
  private:
+  const ConvTask& in_order(size_t i) const { return tasks_[(i + convs_) % tasks_.size()]; }
+
   std::vector<ConvTask> tasks_;
   size_t convs_ = 0;
   Map in_, out_;
 };
+
+// Parts of a batch for each thread, so that a slow core leaves some to the others.
+constexpr int64_t kPartsOfThread = 4;
+
+void run_steps(const std::vector<Step>& steps, Team& team) {
+  std::vector<int64_t> chunks;
+  for (const Step& step : steps) chunks.push_back(step.chunks);
+  team.run(chunks, [&](int64_t i, int64_t chunk, int64_t thread) {
+    const Step& step = steps[i];
+    if (step.begins != nullptr) step.begins->clear(chunk, step.chunks);
+    step.task->run(step.phase, chunk, thread);
+  });
+}
 
 // A thread that works by itself.
 class Alone : public Team {
@@ -113,23 +128,54 @@ void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
   const auto run_images = [&](int64_t first, int64_t count, char* memory, Team& by) {
     BlockTask task(block, in.from_image(first, count), out.from_image(first, count), by.size);
     task.place(memory);
-    task.run(by);
+    std::vector<Step> steps;
+    task.list(steps);
+    run_steps(steps, by);
   };
   // Whole images to each thread, with no barrier inside the block; what is left over is done together.
   const int64_t alone = in.images / team.size * team.size;
   if (alone > 0) {
-    const int64_t each = alone / team.size;
-    const int64_t group = std::min(each, images_at_once(block, in));
+    const int64_t parts = team.size * std::min(alone / team.size, kPartsOfThread);
+    const int64_t group = std::min(ceil_div(alone, parts), images_at_once(block, in));
     const int64_t bytes = bytes_of(group, 1);
     char* memory = scratch_memory(bytes * team.size);
-    team.run({team.size}, [&](int64_t, int64_t part, int64_t thread) {
+    team.run({parts}, [&](int64_t, int64_t part, int64_t thread) {
       Alone one;
-      for (int64_t first = part * each; first < (part + 1) * each; first += group)
-        run_images(first, std::min(group, (part + 1) * each - first), memory + thread * bytes, one);
+      const Range images = share(alone, part, parts);
+      for (int64_t first = images.begin; first < images.end; first += group)
+        run_images(first, std::min(group, images.end - first), memory + thread * bytes, one);
     });
   }
   if (alone < in.images)
     run_images(alone, in.images - alone, scratch_memory(bytes_of(in.images - alone, team.size)), team);
+}
+
+void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team) {
+  // Between two blocks lies one of two buffers: a block reads one and writes the other.
+  int64_t between = 0;
+  for (size_t i = 0; i + 1 < outs.size(); ++i)
+    between = std::max(between, round_up(outs[i].images * outs[i].image, 64));
+  std::vector<BlockTask> tasks;
+  tasks.reserve(blocks.size());
+  const auto plan = [&](char* even, char* odd) {
+    tasks.clear();
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (i + 1 < blocks.size()) outs[i].data = i % 2 == 0 ? even : odd;
+      tasks.emplace_back(blocks[i], i == 0 ? in : outs[i - 1], outs[i], team.size);
+    }
+  };
+  plan(in.data, in.data);  // what they need does not depend on where the buffers lie
+  int64_t own = 0;
+  for (const BlockTask& task : tasks) own = std::max(own, task.memory_bytes());
+  char* memory = scratch_memory(2 * between + own);
+  plan(memory, memory + between);
+  std::vector<Step> steps;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    tasks[i].place(memory + 2 * between);  // free again when the block's last phase has ended
+    if (i + 1 < tasks.size()) tasks[i].precede(tasks[i + 1]);
+  }
+  for (const BlockTask& task : tasks) task.list(steps);
+  run_steps(steps, team);
 }
 
 }  // namespace fusedres::conv

@@ -7,48 +7,49 @@ namespace {
 
 constexpr const char* kOp = "blocks_packed";
 
-// The convolutions of one block, beginning at `first` in the lists: 2 or 3 in order, then the downsample.
+// The operands of all blocks, one after the other: of each 2 or 3 convolutions in order, then the downsample.
 struct Operands {
   const std::vector<Tensor>&packed, &scales, &shifts;
-  int64_t first, convs;
-  bool downsample;
 };
 
-Tensor run_one(const Tensor& x, const Operands& operands, Team& team) {
-  Block block;
+// Blocks in the order in which they run, and the sizes of their outputs.
+struct Chain {
   std::vector<PaddedAffine> affines;
-  const int64_t count = operands.convs + (operands.downsample ? 1 : 0);
-  affines.reserve(count);
-  int64_t channels = x.size(1), height = x.size(2), width = x.size(3);
-  const Filter* skip = nullptr;
-  for (int64_t i = 0; i < count; ++i) {
-    const Tensor& packed = operands.packed[operands.first + i];
-    const PackedHeader& header = checked_header(kOp, "packed", packed);
-    const bool branch = i == operands.convs;
-    check_input(kOp, header, x);
-    check_channels(kOp, "packed", header, branch ? x.size(1) : channels);
-    affines.emplace_back(
-        kOp, operands.scales[operands.first + i], operands.shifts[operands.first + i],
-        header.filter.out_channels);
-    (branch ? block.downsample : block.convs[i]) = {
-        packed.data_ptr(), affines[i].scale(), affines[i].shift()};
-    if (branch) {
-      skip = &header.filter;
-      break;
+  std::vector<Block> blocks;
+  std::vector<Map> outs;
+
+  // Adds the block whose operands begin at `first`, on inputs like `in`.
+  void add(
+      const Operands& operands, size_t first, int64_t convs, bool downsample, const Map& in,
+      int64_t element) {
+    Block block;
+    int64_t channels = in.channels, height = in.height, width = in.width;
+    for (int64_t i = 0; i < convs; ++i) {
+      const Filter& filter = put(operands, first + i, channels, block.convs[i]);
+      channels = filter.out_channels;
+      height = filter.out_height(height);
+      width = filter.out_width(width);
     }
-    channels = header.filter.out_channels;
-    height = header.filter.out_height(height);
-    width = header.filter.out_width(width);
+    bool fits = in.channels == channels && in.height == height && in.width == width;
+    if (downsample) {
+      const Filter& skip = put(operands, first + convs, in.channels, block.downsample);
+      fits = skip.out_channels == channels && skip.out_height(in.height) == height &&
+             skip.out_width(in.width) == width;
+    }
+    if (!fits) fail("blocks_packed: the two branches of the join must have one shape");
+    blocks.push_back(block);
+    outs.push_back(dense_map(nullptr, in.images, height, width, channels, element));
   }
-  const bool fits = skip != nullptr
-                        ? skip->out_channels == channels && skip->out_height(x.size(2)) == height &&
-                              skip->out_width(x.size(3)) == width
-                        : x.size(1) == channels && x.size(2) == height && x.size(3) == width;
-  if (!fits) fail("blocks_packed: the two branches of the join must have one shape");
-  Tensor out = new_output(x, channels, height, width);
-  if (out.numel() > 0) run_block(block, map_of(x), map_of(out), team);
-  return out;
-}
+
+ private:
+  const Filter& put(const Operands& operands, size_t i, int64_t channels, BlockConv& conv) {
+    const PackedHeader& header = checked_header(kOp, "packed", operands.packed[i]);
+    check_channels(kOp, "packed", header, channels);
+    affines.emplace_back(kOp, operands.scales[i], operands.shifts[i], header.filter.out_channels);
+    conv = {operands.packed[i].data_ptr(), affines.back().scale(), affines.back().shift()};
+    return header.filter;
+  }
+};
 
 // Blocks one after the other: of each the number of its convolutions in a row (`convs`) and in its skip
 // (`downsamples`, 0 or 1). One call for a network's blocks does not go back to Python between them.
@@ -70,12 +71,34 @@ Tensor blocks_packed(
         "blocks_packed: needs as many `packed`, `scales` and `shifts` as convolutions; got " +
         std::to_string(packed.size()) + ", " + std::to_string(scales.size()) + " and " +
         std::to_string(shifts.size()) + " for " + std::to_string(count));
-  TorchTeam team;
-  Tensor current = x;
-  int64_t first = 0;
+  const int64_t element = x.scalar_type() == ScalarType::Float ? 4 : 2;
+  for (const Tensor& weights : packed) check_input(kOp, checked_header(kOp, "packed", weights), x);
+  Chain chain;
+  chain.affines.reserve(count);
+  Map in = map_of(x);
+  size_t first = 0;
   for (size_t i = 0; i < convs.size(); ++i) {
-    current = run_one(current, {packed, scales, shifts, first, convs[i], downsamples[i] == 1}, team);
+    chain.add({packed, scales, shifts}, first, convs[i], downsamples[i] == 1, in, element);
+    in = chain.outs.back();
     first += convs[i] + downsamples[i];
+  }
+  const auto output = [&](size_t i) {
+    return new_output(x, chain.outs[i].channels, chain.outs[i].height, chain.outs[i].width);
+  };
+  const size_t last = convs.size() - 1;
+  if (x.numel() == 0 || chain.outs[last].image == 0) return output(last);
+  TorchTeam team;
+  if (x.size(0) < team.size) {
+    Tensor out = output(last);
+    chain.outs[last] = map_of(out);
+    run_blocks(chain.blocks, map_of(x), chain.outs, team);
+    return out;
+  }
+  Tensor current = x;
+  for (size_t i = 0; i <= last; ++i) {
+    Tensor out = output(i);
+    run_block(chain.blocks[i], map_of(current), map_of(out), team);
+    current = out;
   }
   return current;
 }
