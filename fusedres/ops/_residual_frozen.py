@@ -49,7 +49,7 @@ class FrozenWalk(Walk):
         if not self.needs.layer(i):
             return
         stats = self.saved.statistics[i]
-        g = self.kernel("conv_wgrad")(source, dz, *(None,) * 6, layer.weight.shape, *layer.geometry)
+        g = self.conv_wgrad(layer, source, dz)
         wide = g.to(stats.scale.dtype)
         if self.needs.weight[i]:
             self.grads.weight[i] = (wide * stats.scale.view(-1, 1, 1, 1)).to(layer.weight.dtype)

@@ -49,6 +49,11 @@ def empty_nhwc(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = N
     )
 
 
+def prefers_channels_last(w: Tensor) -> bool:
+    """Whether a weight lies channels_last; one that lies both ways, as 1×1 does, counts as contiguous."""
+    return w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous()
+
+
 def absent(like: Tensor) -> Tensor:
     """What an op returns in place of an output that was not asked for."""
     return torch.empty(0, dtype=like.dtype, device=like.device)
