@@ -178,7 +178,7 @@ def bn_act_bwd_reduce(
 def bn_bwd_finalize(
     sums: Tensor, gamma: Tensor | None, mean: Tensor, invstd: Tensor, n: int, frozen: bool = False
 ) -> tuple[Tensor, ...]:
-    dbeta, dgamma = sums
+    dbeta, dgamma = sums.view(-1, 2, sums.shape[1]).sum(0)
     p = invstd if gamma is None else gamma.to(invstd.dtype) * invstd
     if frozen:
         return dgamma, dbeta, p, torch.zeros_like(p), torch.zeros_like(p)

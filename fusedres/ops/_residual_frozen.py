@@ -55,4 +55,5 @@ class FrozenWalk(Walk):
             self.grads.weight[i] = (wide * stats.scale.view(-1, 1, 1, 1)).to(layer.weight.dtype)
         if self.needs.bn[i]:
             inner = (layer.weight.to(wide.dtype) * wide).sum((1, 2, 3))
-            self.keep_bn(i, layer, stats.invstd * (inner - stats.mean * sums[0]), sums[0].clone())
+            total = sums[0::2].sum(0)  # of the parts' Σdz
+            self.keep_bn(i, layer, stats.invstd * (inner - stats.mean * total), total)

@@ -65,6 +65,12 @@ def channel_vectors(like: Tensor, channels: int, count: int) -> tuple[Tensor, ..
     return tuple(torch.empty(channels, dtype=dtype, device=like.device) for _ in range(count))
 
 
+def sums_fake(like: Tensor, channels: int) -> Tensor:
+    """(2 T, C): two sums in each of T parts, as many as each back-end likes."""
+    parts = torch.library.get_ctx().new_dynamic_size()
+    return torch.empty(2 * parts, channels, dtype=accumulate_dtype(like.dtype), device=like.device)
+
+
 def partials_fake(y: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """(count (T,), mean (T, C), m2 (T, C)); the number of tiles T is each back-end's own."""
     tiles = torch.library.get_ctx().new_dynamic_size()
