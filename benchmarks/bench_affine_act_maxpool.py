@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.conftest import Maker, Versus
+from benchmarks.merge import added
 from benchmarks.shapes import Layer
 from fusedres import ops
 
@@ -17,4 +18,4 @@ def bench_affine_act_maxpool_bwd(stem: Layer, batch: int, make: Maker, versus_pl
     s, t = make.affine(stem.filters)
     out, index = ops.affine_act_maxpool(y, s, t)
     dout = make.activation(*out.shape)
-    versus_plain("affine_act_maxpool_bwd", dout, index, y, s, t, *make.statistics(y))
+    versus_plain("affine_act_maxpool_bwd", dout, index, y, s, t, *make.statistics(y), comparable=added)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.conftest import Maker, Versus
+from benchmarks.merge import added
 from benchmarks.shapes import Layer
 
 
@@ -20,6 +21,7 @@ def bench_conv_dgrad(layer: Layer, batch: int, make: Maker, versus_plain: Versus
         *make.affine(layer.channels),
         *make.statistics(prev),
         flops=layer.flops(batch),
+        comparable=added,
         x_shape=layer.in_shape(batch),
         **layer.geometry,
     )

@@ -178,7 +178,7 @@ def bn_act_bwd_reduce(
 def bn_bwd_finalize(
     sums: Tensor, gamma: Tensor | None, mean: Tensor, invstd: Tensor, n: int, frozen: bool = False
 ) -> tuple[Tensor, ...]:
-    dbeta, dgamma = sums
+    dbeta, dgamma = sums.view(-1, 2, sums.shape[1]).sum(0)
     p = invstd if gamma is None else gamma.to(invstd.dtype) * invstd
     if frozen:
         return dgamma, dbeta, p, torch.zeros_like(p), torch.zeros_like(p)
@@ -237,10 +237,12 @@ def conv_wgrad(
     r: Tensor | None = None,
     *,
     w_shape: tuple[int, ...],
+    channels_last: bool = False,
     **conv: Any,
 ) -> Tensor:
     a = x if in_s is None else _affine(x, in_s, in_t).relu()
-    return torch.nn.grad.conv2d_weight(a, w_shape, _dy(dz, y, p, q, r), **conv)
+    dw = torch.nn.grad.conv2d_weight(a, w_shape, _dy(dz, y, p, q, r), **conv)
+    return dw.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def bottleneck_infer(

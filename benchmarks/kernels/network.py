@@ -17,7 +17,7 @@ IMAGES = 256
 OPTIMISER_BYTES = 22
 #: The pass over per-channel numbers and weights that touches no activation.
 NO_ACTIVATION = (
-    "bn_finalize", "bn_bwd_finalize", "bn_update_running", "merge_sums", "conv_wgrad_reduce", "pack_weights",
+    "bn_finalize", "bn_bwd_finalize", "bn_update_running", "conv_wgrad_reduce", "pack_weights",
 )  # fmt: skip
 
 

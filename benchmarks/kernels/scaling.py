@@ -25,7 +25,7 @@ CONVOLUTIONS = (
     "conv_wgrad_ring",
     "conv_wgrad_any",
 )
-READS_PARTS = ("merge_sums", "bn_finalize", "conv_wgrad_reduce")
+READS_PARTS = ("bn_finalize", "bn_bwd_finalize", "conv_wgrad_reduce")
 
 
 def name_of(kernel: str) -> str:

@@ -89,21 +89,33 @@ std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce(
   return {dz, reduce.sums(), reduce.sums2()};
 }
 
+// (2, C) from (2 T, C): what other back-ends leave in parts; ours is one.
+std::vector<float> added_parts(const Tensor& sums) {
+  const int64_t values = 2 * sums.size(1);
+  std::vector<double> total(values, 0.0);
+  for (int64_t part = 0; part < sums.size(0) / 2; ++part) {
+    const float* of_part = data<float>(sums) + part * values;
+    for (int64_t i = 0; i < values; ++i) total[i] += of_part[i];
+  }
+  return std::vector<float>(total.begin(), total.end());
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_bwd_finalize(
     const Tensor& sums, const OptionalTensor& gamma, const Tensor& mean, const Tensor& invstd, int64_t n,
     bool frozen) {
   constexpr const char* op = "bn_bwd_finalize";
   const int64_t channels = mean.numel();
   STD_TORCH_CHECK(
-      sums.dim() == 2 && sums.size(0) == 2 && sums.size(1) == channels && sums.is_contiguous() &&
+      sums.dim() == 2 && sums.size(0) % 2 == 0 && sums.size(1) == channels && sums.is_contiguous() &&
           sums.scalar_type() == ScalarType::Float,
-      op, ": `sums` must be contiguous float32 of shape (2, ", channels, "); got ", sums.numel(),
+      op, ": `sums` must be contiguous float32 of shape (2 T, ", channels, "); got ", sums.numel(),
       " values of ", torch::headeronly::toString(sums.scalar_type()));
   const ChannelVector vgamma(op, "gamma", gamma, channels), vmean(op, "mean", mean, channels);
   const ChannelVector vinvstd(op, "invstd", invstd, channels);
   Tensor dgamma = empty(sums, {channels}), dbeta = empty(sums, {channels});
   Tensor p = empty(sums, {channels}), q = empty(sums, {channels}), r = empty(sums, {channels});
-  const float *sum = data<float>(sums), *dot = sum + channels;
+  const std::vector<float> total = added_parts(sums);
+  const float *sum = total.data(), *dot = sum + channels;
   const double values = static_cast<double>(std::max<int64_t>(n, 1));  // an empty batch has sums of 0
   for (int64_t c = 0; c < channels; ++c) {
     const double scale = static_cast<double>(vinvstd.get()[c]) * (vgamma.get() ? vgamma.get()[c] : 1.0f);

@@ -2,6 +2,7 @@
 #include "cpu/bn_stats.h"
 
 #include <tuple>
+#include <vector>
 
 #include "cpu/kernels/params.h"
 #include "cpu/tensor.h"
@@ -102,34 +103,48 @@ void blend_any(const char* name, const Tensor& running, const float* batch, doub
   }
 }
 
+using Tensors = std::vector<Tensor>;
+
+// Counts a batch, and returns the factor that the running statistics move by.
+double counted_factor(const Tensor& batches, std::optional<double> momentum) {
+  STD_TORCH_CHECK(
+      batches.scalar_type() == ScalarType::Long && batches.numel() == 1,
+      "bn_update_running: `num_batches_tracked` must be one int64; got ", batches.numel(), " values of ",
+      torch::headeronly::toString(batches.scalar_type()));
+  const int64_t count = ++*mutable_data<int64_t>(batches);
+  return momentum.has_value() ? *momentum : 1.0 / static_cast<double>(count);
+}
+
 void bn_update_running(
-    Tensor running_mean, Tensor running_var, OptionalTensor num_batches_tracked, const Tensor& mean,
-    const Tensor& var, int64_t n, std::optional<double> momentum) {
+    Tensors running_mean, Tensors running_var, Tensors num_batches_tracked, Tensors mean, Tensors var,
+    std::vector<int64_t> n, std::optional<double> momentum) {
   constexpr const char* op = "bn_update_running";
-  const int64_t channels = mean.numel();
+  const size_t layers = mean.size();
   STD_TORCH_CHECK(
-      running_mean.dim() == 1 && running_mean.size(0) == channels && running_var.dim() == 1 &&
-          running_var.size(0) == channels,
-      op, ": `running_mean` and `running_var` must have shape (", channels, "); got ", running_mean.numel(),
-      " and ", running_var.numel(), " values");
+      running_mean.size() == layers && running_var.size() == layers && var.size() == layers &&
+          n.size() == layers && (num_batches_tracked.empty() || num_batches_tracked.size() == layers),
+      op, ": every list must have an entry a layer, `num_batches_tracked` may have none; got ",
+      running_mean.size(), ", ", running_var.size(), ", ", num_batches_tracked.size(), ", ", layers, ", ",
+      var.size(), " and ", n.size());
   STD_TORCH_CHECK(
-      momentum.has_value() || num_batches_tracked.has_value(), op,
+      momentum.has_value() || !num_batches_tracked.empty(), op,
       ": `num_batches_tracked` is needed for the cumulative average (momentum=None); got None");
-  const ChannelVector vmean(op, "mean", mean, channels), vvar(op, "var", var, channels);
-  double factor = momentum.value_or(0.0);
-  if (num_batches_tracked.has_value()) {
+  for (size_t i = 0; i < layers; ++i) {
+    const int64_t channels = mean[i].numel();
     STD_TORCH_CHECK(
-        num_batches_tracked->scalar_type() == ScalarType::Long && num_batches_tracked->numel() == 1, op,
-        ": `num_batches_tracked` must be one int64; got ", num_batches_tracked->numel(), " values of ",
-        torch::headeronly::toString(num_batches_tracked->scalar_type()));
-    const int64_t batches = ++*mutable_data<int64_t>(*num_batches_tracked);
-    if (!momentum.has_value()) factor = 1.0 / static_cast<double>(batches);
+        running_mean[i].dim() == 1 && running_mean[i].size(0) == channels && running_var[i].dim() == 1 &&
+            running_var[i].size(0) == channels,
+        op, ": `running_mean` and `running_var` must have shape (", channels, "); got ",
+        running_mean[i].numel(), " and ", running_var[i].numel(), " values");
+    const ChannelVector vmean(op, "mean", mean[i], channels), vvar(op, "var", var[i], channels);
+    const double factor = num_batches_tracked.empty() ? momentum.value_or(0.0)
+                                                      : counted_factor(num_batches_tracked[i], momentum);
+    if (n[i] == 0) continue;  // an empty batch counts as a batch and moves nothing, as in torch
+    // One value has no unbiased variance; its biased one, 0, keeps the running statistics finite.
+    const double unbiased = n[i] > 1 ? static_cast<double>(n[i]) / static_cast<double>(n[i] - 1) : 1.0;
+    blend_any("running_mean", running_mean[i], vmean.get(), 1.0, factor);
+    blend_any("running_var", running_var[i], vvar.get(), unbiased, factor);
   }
-  if (n == 0) return;  // an empty batch counts as a batch and moves nothing, as in torch
-  // One value has no unbiased variance; its biased one, 0, keeps the running statistics finite.
-  const double unbiased = n > 1 ? static_cast<double>(n) / static_cast<double>(n - 1) : 1.0;
-  blend_any("running_mean", running_mean, vmean.get(), 1.0, factor);
-  blend_any("running_var", running_var, vvar.get(), unbiased, factor);
 }
 
 }  // namespace

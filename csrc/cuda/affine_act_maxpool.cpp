@@ -3,7 +3,6 @@
 
 #include <tuple>
 
-#include "cuda/bwd_sums.h"
 #include "cuda/common/tensor.h"
 
 namespace fusedres::cuda {
@@ -55,23 +54,18 @@ std::tuple<Tensor, Tensor> affine_act_maxpool_bwd(
   const ChannelVector vs(op, "s", s, shape.channels, y), vt(op, "t", t, shape.channels, y);
   const ChannelVector vmean(op, "mean", mean, shape.channels, y),
       vinvstd(op, "invstd", invstd, shape.channels, y);
-  Tensor dz = empty_as(y), sums = empty(y, {2, shape.channels});
-  dispatch_element(y, [&](auto element) {
+  Tensor dz = empty_as(y);
+  return dispatch_element(y, [&](auto element) {
     using T = decltype(element);
-    AffineActMaxpoolBwdParams<T> k{data<T>(dout), data<T>(y),  data<uint8_t>(index), vs.get(),
-                                   vt.get(),      vmean.get(), mutable_data<T>(dz),  nullptr,
-                                   shape};
+    AffineActMaxpoolBwdParams<T> k{data<T>(dout), data<T>(y),    data<uint8_t>(index), vs.get(), vt.get(),
+                                   vmean.get(),   vinvstd.get(), mutable_data<T>(dz),  nullptr,  shape};
     const bool aligned = are_aligned(k.dout, k.y, k.index, k.s, k.t, k.mean);
     const Grid grid = affine_act_maxpool_bwd_grid<T>(shape, aligned, device.target());
-    const int64_t blocks = grid.blocks.x;
-    const Tensor partial = empty(y, {blocks, 2, shape.channels});
-    k.partial = mutable_data<float>(partial);
+    Tensor sums = empty(y, {2 * static_cast<int64_t>(grid.blocks.x), shape.channels});
+    k.sums = mutable_data<float>(sums);
     launch_affine_act_maxpool_bwd(k, grid, aligned, device.target());
-    launch_merge_sums(
-        {k.partial, vinvstd.get(), nullptr, mutable_data<float>(sums), nullptr, blocks, shape.channels, 2},
-        device.target());
+    return std::tuple(dz, sums);
   });
-  return {dz, sums};
 }
 
 }  // namespace

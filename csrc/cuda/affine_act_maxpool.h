@@ -25,16 +25,16 @@ template <typename T>
 struct AffineActMaxpoolBwdParams {
   const T *dout, *y;
   const uint8_t* index;
-  const float *s, *t, *mean;
+  const float *s, *t, *mean, *invstd;
   T* dz;
-  float* partial;  // (blocks, 2, channels)
+  float* sums;  // (2 * blocks, channels): of dz and of dz * x_hat
   PoolShape shape;
 };
 
 template <typename T>
 void launch_affine_act_maxpool(const AffineActMaxpoolParams<T>& params, bool aligned, const Target& target);
 
-// The backward's grid; its blocks.x is the number of partial sums.
+// The backward's grid; its blocks.x is the number of parts that the sums have.
 template <typename T>
 Grid affine_act_maxpool_bwd_grid(const PoolShape& shape, bool aligned, const Target& target);
 

@@ -113,7 +113,8 @@ __global__ void __launch_bounds__(kRowThreads)
   BlockSums<kN, 2> sums;
   sums.set(0, backward.sum);
   sums.set(1, backward.dot);
-  sums.reduce(walk, k.shape.channels, k.partial, scratch);
+  sums.fold(scratch);
+  sums.template write<1>(walk, k.shape.channels, k.invstd, k.sums);
 }
 
 }  // namespace fusedres::cuda

@@ -3,7 +3,6 @@
 
 #include <tuple>
 
-#include "cuda/bwd_sums.h"
 #include "cuda/common/tensor.h"
 
 namespace fusedres::cuda {
@@ -44,31 +43,29 @@ std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce(
   const ChannelVector vinvstd2(kOp, "invstd2", invstd2, channels, dout);
 
   const Mask mask = out.has_value() ? Mask::kOut : s.has_value() ? Mask::kAffine : Mask::kNone;
-  const int dots = y2.has_value() ? 2 : mean.has_value() ? 1 : 0, kinds = 1 + dots;
+  const int dots = y2.has_value() ? 2 : mean.has_value() ? 1 : 0;
   Tensor dz = mask == Mask::kNone ? absent(dout) : empty_as(dout);
-  Tensor sums = empty(dout, {2, channels}),
-         sums2 = y2.has_value() ? empty(dout, {2, channels}) : absent(sums);
-  dispatch_element(dout, [&](auto element) {
+  return dispatch_element(dout, [&](auto element) {
     using T = decltype(element);
-    BnActBwdReduceParams<T> k{data<T>(dout), data<T>(out), data<T>(y),   data<T>(y2),         vs.get(),
-                              vt.get(),      vmean.get(),  vmean2.get(), mutable_data<T>(dz), nullptr,
-                              rows,          channels};
+    BnActBwdReduceParams<T> k{};
+    k.dout = data<T>(dout), k.out = data<T>(out), k.y = data<T>(y), k.y2 = data<T>(y2);
+    k.s = vs.get(), k.t = vt.get(), k.mean = vmean.get(), k.mean2 = vmean2.get();
+    k.invstd = vinvstd.get(), k.invstd2 = vinvstd2.get();
+    k.dz = mutable_data<T>(dz);
+    k.rows = rows, k.channels = channels;
     // The kernel's first branch has moments wherever its second has: lent, where there are none, and not
     // asked for.
     if (dots == 2 && k.mean == nullptr) k.mean = k.mean2;
     if (dots == 2 && k.y == nullptr) k.y = k.y2;
     const bool aligned = are_aligned(k.dout, k.out, k.y, k.y2, k.s, k.t, k.mean, k.mean2);
     const Grid grid = bn_act_bwd_reduce_grid<T>(rows, channels, aligned, device.target());
-    const int64_t blocks = grid.blocks.x;
-    const Tensor partial = empty(dout, {blocks, kinds, channels});
-    k.partial = mutable_data<float>(partial);
+    const int64_t parts = grid.blocks.x;
+    Tensor sums = empty(dout, {2 * parts, channels});
+    Tensor sums2 = y2.has_value() ? empty(dout, {2 * parts, channels}) : absent(sums);
+    k.sums = mutable_data<float>(sums), k.sums2 = mutable_data<float>(sums2);
     launch_bn_act_bwd_reduce(k, mask, dots, grid, aligned, device.target());
-    launch_merge_sums(
-        {k.partial, vinvstd.get(), vinvstd2.get(), mutable_data<float>(sums),
-         y2.has_value() ? mutable_data<float>(sums2) : nullptr, blocks, channels, kinds},
-        device.target());
+    return std::tuple(dz, sums, sums2);
   });
-  return {dz, sums, sums2};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// dz = dout where the activation was positive, and per block the sums of dz and of dz * (y - mean).
+// dz = dout where the activation was positive, and per block the sums of dz and of dz * x_hat.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,13 @@ template <typename T>
 struct BnActBwdReduceParams {
   const T *dout, *out, *y, *y2;
   const float *s, *t, *mean, *mean2;
-  T* dz;           // written where there is a mask
-  float* partial;  // (blocks, 1 + dots, channels)
+  const float *invstd, *invstd2;  // null: the sum of dz * x_hat is not asked for, and 0
+  T* dz;                          // written where there is a mask
+  float *sums, *sums2;            // (2 * blocks, channels) of each branch
   int64_t rows, channels;
 };
 
-// The grid for `rows` of `channels`; its blocks.x is the number of partial sums.
+// The grid for `rows` of `channels`; its blocks.x is the number of parts that the sums have.
 template <typename T>
 Grid bn_act_bwd_reduce_grid(int64_t rows, int64_t channels, bool aligned, const Target& target);
 

@@ -54,7 +54,9 @@ __global__ void __launch_bounds__(kRowThreads, kDots > 1 ? 1 : 2)
   sums.set(0, sum);
   if constexpr (kDots > 0) sums.set(1, dot);
   if constexpr (kDots > 1) sums.set(2, dot2);
-  sums.reduce(walk, k.channels, k.partial, scratch);
+  sums.fold(scratch);
+  sums.template write<kDots == 0 ? 0 : 1>(walk, k.channels, k.invstd, k.sums);
+  if constexpr (kDots > 1) sums.template write<2>(walk, k.channels, k.invstd2, k.sums2);
 }
 
 }  // namespace fusedres::cuda

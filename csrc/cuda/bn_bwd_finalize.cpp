@@ -14,7 +14,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_bwd_finalize(
     bool frozen) {
   constexpr const char* op = "bn_bwd_finalize";
   const int64_t channels = mean.numel();
-  check_floats(op, "sums", sums, {2, channels}, sums);
+  STD_TORCH_CHECK(
+      sums.dim() == 2 && sums.size(0) % 2 == 0, op, ": `sums` must have shape (2 T, C); got ",
+      shape_text(sums));
+  const int64_t parts = sums.size(0) / 2;
+  check_floats(op, "sums", sums, {2 * parts, channels}, sums);
   const OnDevice device(op, sums);
   Tensor dgamma = empty(sums, {channels}), dbeta = empty(sums, {channels});
   Tensor p = empty(sums, {channels}), q = empty(sums, {channels}), r = empty(sums, {channels});
@@ -28,6 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_bwd_finalize(
       mutable_data<float>(p),
       mutable_data<float>(q),
       mutable_data<float>(r),
+      parts,
       channels,
       static_cast<double>(std::max<int64_t>(n, 1)),  // an empty batch has sums of 0
       frozen};

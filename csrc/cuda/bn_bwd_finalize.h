@@ -9,10 +9,10 @@
 namespace fusedres::cuda {
 
 struct BnBwdFinalizeParams {
-  const float* sums;  // (2, channels): sum of dz, sum of dz * x_hat
+  const float* sums;  // (2 * parts, channels): each part's sum of dz, and of dz * x_hat
   Param gamma, mean, invstd;
   float *dgamma, *dbeta, *p, *q, *r;
-  int64_t channels;
+  int64_t parts, channels;
   double values;  // a channel has
   bool frozen;
 };

@@ -10,19 +10,21 @@ __device__ __forceinline__ void blend(const Param& running, int64_t channel, dou
   running.set(channel, (1.0 - factor) * running.as_double(channel) + factor * batch);
 }
 
-// One block: the factor hangs on a count that is read by all before one writes it.
-__global__ void __launch_bounds__(kRunningThreads) bn_update_running_kernel(const BnUpdateRunningParams k) {
+// A block a layer, since the factor hangs on a count that is read by all before one writes it.
+__global__ void __launch_bounds__(kRunningThreads)
+    bn_update_running_kernel(const __grid_constant__ BnUpdateRunningParams k) {
+  const RunningLayer& layer = k.layers[blockIdx.x];
   double factor = k.momentum;
-  if (k.batches != nullptr) {
-    const int64_t batches = *k.batches + 1;
+  if (layer.batches != nullptr) {
+    const int64_t batches = *layer.batches + 1;
     if (k.cumulative) factor = 1.0 / static_cast<double>(batches);
     __syncthreads();
-    if (threadIdx.x == 0) *k.batches = batches;
+    if (threadIdx.x == 0) *layer.batches = batches;
   }
-  if (k.empty) return;
-  for (int64_t c = threadIdx.x; c < k.channels; c += kRunningThreads) {
-    blend(k.running_mean, c, k.mean[c], factor);
-    blend(k.running_var, c, k.unbiased * k.var[c], factor);
+  if (layer.empty) return;
+  for (int64_t c = threadIdx.x; c < layer.channels; c += kRunningThreads) {
+    blend(layer.running_mean, c, layer.mean[c], factor);
+    blend(layer.running_var, c, layer.unbiased * layer.var[c], factor);
   }
 }
 

@@ -4,7 +4,6 @@
 #include <tuple>
 #include <vector>
 
-#include "cuda/bwd_sums.h"
 #include "cuda/common/library.h"
 #include "cuda/conv/host.h"
 
@@ -76,13 +75,11 @@ std::tuple<Tensor, Tensor> conv_dgrad(
     tiles += plans.back().tiles;
     partial_bytes = std::max(partial_bytes, plans.back().partial_bytes());
   }
-  Tensor sums = prev_y.has_value() ? empty(dz, {2, channels}) : empty(dz, {0});
-  const int64_t kinds = prev_mean.has_value() ? 2 : 1;
-  const Tensor tile_sums = empty(dz, {prev_y.has_value() ? tiles * kinds * channels : 0});
+  Tensor sums = prev_y.has_value() ? empty(dz, {2 * tiles, channels}) : empty(dz, {0});
   if (dx.numel() != 0) {
     const Tensor weight = prepared_weight(w, plans[0], true, device.target());
     const Tensor partial = workspace(dz, partial_bytes);
-    float* next_sums = mutable_data<float>(tile_sums);
+    float* next_sums = mutable_data<float>(sums);
     for (ConvPlan& plan : plans) {
       ConvParams& k = plan.params;
       k.source = source.data_ptr();
@@ -91,17 +88,11 @@ std::tuple<Tensor, Tensor> conv_dgrad(
       k.out = dx.data_ptr();
       k.partial = mutable_data<float>(partial);
       k.prologue = {vp.get(), vr.get(), vq.get(), pointer(other)};
-      k.mask = {pointer(mask), vs.get(), vt.get(), vmean.get(), next_sums};
+      k.mask = {pointer(mask), vs.get(), vt.get(), vmean.get(), vinvstd.get(), next_sums};
       dispatch_element(
           dz, [&](auto element) { launch_conv_dgrad<decltype(element)>(plan, device.target()); });
-      next_sums += plan.tiles * kinds * channels;
+      next_sums += plan.tiles * 2 * channels;
     }
-  }
-  if (prev_y.has_value()) {
-    launch_merge_sums(
-        {data<float>(tile_sums), vinvstd.get(), nullptr, mutable_data<float>(sums), nullptr, tiles, channels,
-         static_cast<int>(kinds)},
-        device.target());
   }
   return {dx, sums};
 }

@@ -124,8 +124,11 @@ ConvWgradLaunch describe(const Tensor& x, const Tensor& dz, const Geometry& g, c
   return call;
 }
 
-ConvWgradReduceParams describe_reduce(const float* parts, void* dw, int splits, const Geometry& g) {
-  const int64_t taps = g.taps(), channels = g.group_channels();
+// Channels last is the order of the parts: as one tap of so many channels.
+ConvWgradReduceParams describe_reduce(
+    const float* parts, void* dw, int splits, const Geometry& g, bool channels_last) {
+  const int64_t taps = channels_last ? 1 : g.taps();
+  const int64_t channels = channels_last ? g.taps() * g.group_channels() : g.group_channels();
   const int64_t tile_taps = std::min<int64_t>(taps, kReduceValues);
   const int64_t tile_channels = std::min(channels, kReduceValues / tile_taps);
   return {
@@ -144,7 +147,7 @@ ConvWgradReduceParams describe_reduce(const float* parts, void* dw, int splits, 
 Tensor conv_wgrad(
     const Tensor& x, const Tensor& dz, const OptionalTensor& in_s, const OptionalTensor& in_t,
     const OptionalTensor& y, const OptionalTensor& p, const OptionalTensor& q, const OptionalTensor& r,
-    Ints w_shape, Ints stride, Ints padding, Ints dilation, int64_t groups) {
+    Ints w_shape, Ints stride, Ints padding, Ints dilation, int64_t groups, bool channels_last) {
   check_activation(kOp, "x", x);
   check_activation(kOp, "dz", dz);
   check_dtype(kOp, "dz", dz, x.scalar_type());
@@ -160,11 +163,11 @@ Tensor conv_wgrad(
   const OnDevice device(kOp, x);
   if ((x.scalar_type() == ScalarType::Float && !allow_tf32()) || device.facts().capability < kTensorCores ||
       !numbers_fit(x, dz, g)) {
-    return std::get<0>(
-        call_library<Tensor>(kOp, x, dz, in_s, in_t, y, p, q, r, w_shape, stride, padding, dilation, groups));
+    return std::get<0>(call_library<Tensor>(
+        kOp, x, dz, in_s, in_t, y, p, q, r, w_shape, stride, padding, dilation, groups, channels_last));
   }
 
-  Tensor dw = empty(x, w_shape, x.scalar_type());
+  Tensor dw = channels_last ? empty_nhwc(x, w_shape, x.scalar_type()) : empty(x, w_shape, x.scalar_type());
   if (dw.numel() == 0) return dw;
   const Target target = device.target();
   const Tensor kept_x = aligned(x), kept_dz = aligned(dz);
@@ -175,7 +178,7 @@ Tensor conv_wgrad(
   dispatch_element(x, [&](auto element) {
     using T = decltype(element);
     if (rows_of(dz) == 0) {  // a sum of nothing
-      const ConvWgradReduceParams none = describe_reduce(nullptr, dw.data_ptr(), 0, g);
+      const ConvWgradReduceParams none = describe_reduce(nullptr, dw.data_ptr(), 0, g, channels_last);
       return launch_conv_wgrad_reduce<T>(none, static_cast<int>(g.outputs()), target);
     }
     ConvWgradLaunch call = describe(x, dz, g, target);
@@ -190,8 +193,8 @@ Tensor conv_wgrad(
                                    : WgradFormed::kNone;
     launch_conv_wgrad<T>(call, target);
     launch_conv_wgrad_reduce<T>(
-        describe_reduce(data<float>(parts), dw.data_ptr(), call.splits, g), static_cast<int>(g.outputs()),
-        target);
+        describe_reduce(data<float>(parts), dw.data_ptr(), call.splits, g, channels_last),
+        static_cast<int>(g.outputs()), target);
   });
   return dw;
 }

@@ -49,8 +49,9 @@ struct ConvWgradLaunch {
   int tiles, groups, splits;
 };
 
-// dw (K, C / groups, R, S) as the sum of the parts in their order, rounded once. A block sums `tile_channels`
-// channels x `tile_taps` taps of an output: a run of dw, since either all taps are taken or one channel is.
+// dw (K, C / groups, R, S) as the sum of the parts in their order, rounded once; channels_last where it is
+// told of one tap. A block sums `tile_channels` channels x `tile_taps` taps of an output: a run of dw, since
+// either all taps are taken or one channel is.
 struct ConvWgradReduceParams {
   const float* parts;
   void* dw;

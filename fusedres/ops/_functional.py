@@ -211,16 +211,31 @@ def run_block(
 def update_running(
     backend: str, layers: Sequence[ConvBN], statistics: Sequence[Statistics], shapes: Sequence[Sequence[int]]
 ) -> None:
-    """Move each layer's running statistics towards the batch's, once a forward."""
+    """Move each layer's running statistics towards the batch's, once a forward: a block's in one call.
+
+    Apart are layers that differ in momentum or in whether they count, and a second use of one BatchNorm.
+    """
+    seen: list[Tensor] = []
+    together: dict[tuple[float | None, bool, int], list[tuple[ConvBN, Statistics, int]]] = {}
     for layer, stats, shape in zip(layers, statistics, shapes, strict=True):
         if layer.running_mean is None:
             if layer.num_batches_tracked is not None:
                 layer.num_batches_tracked.add_(1)
             continue
+        uses = len([other for other in seen if other is layer.running_mean])
+        seen.append(layer.running_mean)
+        key = (layer.momentum, layer.num_batches_tracked is not None, uses)
+        together.setdefault(key, []).append((layer, stats, shape[0] * shape[2] * shape[3]))
+    for (momentum, counted, _), group in together.items():
         kernel(backend, "bn_update_running")(
-            layer.running_mean, layer.running_var, layer.num_batches_tracked, stats.mean, stats.var,
-            shape[0] * shape[2] * shape[3], layer.momentum,
-        )  # fmt: skip
+            [layer.running_mean for layer, _, _ in group],
+            [layer.running_var for layer, _, _ in group],
+            [layer.num_batches_tracked for layer, _, _ in group] if counted else [],
+            [stats.mean for _, stats, _ in group],
+            [stats.var for _, stats, _ in group],
+            [values for _, _, values in group],
+            momentum,
+        )
 
 
 def plain_block(

@@ -60,14 +60,18 @@ def define_backend(backend: str) -> torch.library.Library:
     return lib
 
 
+def _tensors(*values: Any) -> list[Tensor]:
+    """The tensors among an op's arguments, those in lists too."""
+    flat = [v for value in values for v in (value if isinstance(value, (list, tuple)) else (value,))]
+    return [v for v in flat if isinstance(v, Tensor)]
+
+
 def _refuse_gradient(namespace: str, name: str) -> Callable[..., Any]:
     overload = None
 
     def below_autograd(keyset: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         nonlocal overload
-        if torch.is_grad_enabled() and any(
-            isinstance(a, Tensor) and a.requires_grad for a in (*args, *kwargs.values())
-        ):
+        if torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(*args, *kwargs.values())):
             raise RuntimeError(
                 f"{namespace}::{name} is a kernel and has no gradient: call it under torch.no_grad(), or "
                 "differentiate through fusedres.conv_bn_act, basic_block, bottleneck or stem"
@@ -91,8 +95,8 @@ def _count_writes(namespace: str, name: str) -> Callable[..., Any]:
         with torch._C._AutoDispatchBelowADInplaceOrView():
             overload.redispatch(keyset & torch._C._after_ADInplaceOrView_keyset, *args)
         for argument, value in zip(overload._schema.arguments, args, strict=True):
-            if argument.is_write and isinstance(value, Tensor):
-                torch.autograd.graph.increment_version(value)
+            if argument.is_write:
+                torch.autograd.graph.increment_version(_tensors(value))
 
     return below_version_counting
 

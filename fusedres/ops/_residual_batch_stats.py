@@ -98,9 +98,7 @@ class BatchStatsWalk(Walk):
             source = ys[i - 1] if i else x
             affine = statistics[i - 1].affine if i else (None, None)
             if needs.weight[i]:
-                self.grads.weight[i] = self.kernel("conv_wgrad")(
-                    source, dz, *affine, ys[i], *coefficients, layer.weight.shape, *layer.geometry
-                )
+                self.grads.weight[i] = self.conv_wgrad(layer, source, dz, *affine, ys[i], *coefficients)
             if not needs.before(i):
                 break
             prev: tuple[Tensor | None, ...] = (None,) * 5
@@ -124,15 +122,8 @@ class BatchStatsWalk(Walk):
         if self.block.downsample is not None and skip_coefficients is not None:
             layer = self.block.downsample
             if needs.weight[self.skip]:
-                self.grads.weight[self.skip] = self.kernel("conv_wgrad")(
-                    x,
-                    join,
-                    None,
-                    None,
-                    ys[self.skip],
-                    *skip_coefficients,
-                    layer.weight.shape,
-                    *layer.geometry,
+                self.grads.weight[self.skip] = self.conv_wgrad(
+                    layer, x, join, None, None, ys[self.skip], *skip_coefficients
                 )
             if needs.x:
                 self.grads.x, _ = self.kernel("conv_dgrad")(
@@ -195,9 +186,7 @@ class BatchStatsWalk(Walk):
             return self._library_backward(i, layer, dy, source, before, add, need_dx)
         if self.needs.weight[i]:
             affine = before.affine if before is not None else (None, None)
-            self.grads.weight[i] = self.kernel("conv_wgrad")(
-                source, dy, *affine, *(None,) * 4, layer.weight.shape, *layer.geometry
-            )
+            self.grads.weight[i] = self.conv_wgrad(layer, source, dy, *affine)
         if not need_dx:
             return None, None
         prev: tuple[Tensor | None, ...] = (None,) * 5

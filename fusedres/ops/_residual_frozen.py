@@ -49,10 +49,11 @@ class FrozenWalk(Walk):
         if not self.needs.layer(i):
             return
         stats = self.saved.statistics[i]
-        g = self.kernel("conv_wgrad")(source, dz, *(None,) * 6, layer.weight.shape, *layer.geometry)
+        g = self.conv_wgrad(layer, source, dz)
         wide = g.to(stats.scale.dtype)
         if self.needs.weight[i]:
             self.grads.weight[i] = (wide * stats.scale.view(-1, 1, 1, 1)).to(layer.weight.dtype)
         if self.needs.bn[i]:
             inner = (layer.weight.to(wide.dtype) * wide).sum((1, 2, 3))
-            self.keep_bn(i, layer, stats.invstd * (inner - stats.mean * sums[0]), sums[0].clone())
+            total = sums[0::2].sum(0)  # of the parts' Σdz
+            self.keep_bn(i, layer, stats.invstd * (inner - stats.mean * total), total)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusedres.ops._registry import kernel
 from fusedres.ops._residual import Block, Layer, Method, Statistics
+from fusedres.ops._shapes import prefers_channels_last
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,15 @@ class Walk:
 
     def kernel(self, name: str) -> Any:
         return kernel(self.method.backend, name)
+
+    def conv_wgrad(self, layer: Layer, x: Tensor, dz: Tensor, *formed: Tensor | None) -> Tensor:
+        """The gradient of ``layer``'s weight, laid out as that is; ``formed``: the op's ``in_s`` and on."""
+        absent = (None,) * (6 - len(formed))
+        w = layer.weight
+        dw: Tensor = self.kernel("conv_wgrad")(
+            x, dz, *formed, *absent, w.shape, *layer.geometry, prefers_channels_last(w)
+        )
+        return dw
 
     def keep_bn(self, i: int, layer: Layer, dgamma: Tensor, dbeta: Tensor) -> None:
         if self.needs.bn[i]:

@@ -49,6 +49,11 @@ def empty_nhwc(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = N
     )
 
 
+def prefers_channels_last(w: Tensor) -> bool:
+    """Whether a weight lies channels_last; one that lies both ways, as 1×1 does, counts as contiguous."""
+    return w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous()
+
+
 def absent(like: Tensor) -> Tensor:
     """What an op returns in place of an output that was not asked for."""
     return torch.empty(0, dtype=like.dtype, device=like.device)
@@ -58,6 +63,12 @@ def channel_vectors(like: Tensor, channels: int, count: int) -> tuple[Tensor, ..
     """``count`` fresh per-channel vectors in ``like``'s accumulation dtype."""
     dtype = accumulate_dtype(like.dtype)
     return tuple(torch.empty(channels, dtype=dtype, device=like.device) for _ in range(count))
+
+
+def sums_fake(like: Tensor, channels: int) -> Tensor:
+    """(2 T, C): two sums in each of T parts, as many as each back-end likes."""
+    parts = torch.library.get_ctx().new_dynamic_size()
+    return torch.empty(2 * parts, channels, dtype=accumulate_dtype(like.dtype), device=like.device)
 
 
 def partials_fake(y: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:

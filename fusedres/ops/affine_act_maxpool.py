@@ -8,7 +8,7 @@ from torch import Tensor
 from fusedres.ops import _checks
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._registry import kernel, kernel_op
-from fusedres.ops._shapes import Geometry, accumulate_dtype, conv_output_shape, empty_nhwc
+from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc, sums_fake
 
 #: ResNet's stem pools 3 × 3, stride 2, padding 1; a window has nine places, so an index fits a byte.
 POOL = Geometry(stride=(2, 2), padding=(1, 1))
@@ -33,8 +33,7 @@ def affine_act_maxpool_fake(y: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Te
 def affine_act_maxpool_bwd_fake(
     dout: Tensor, index: Tensor, y: Tensor, s: Tensor, t: Tensor, mean: Tensor, invstd: Tensor
 ) -> tuple[Tensor, Tensor]:
-    sums = torch.empty(2, y.shape[1], dtype=accumulate_dtype(y.dtype), device=y.device)
-    return empty_nhwc(y, y.shape), sums
+    return empty_nhwc(y, y.shape), sums_fake(y, y.shape[1])
 
 
 def affine_act_maxpool(
@@ -70,7 +69,8 @@ def affine_act_maxpool_bwd(
 
     Returns:
         ``dz`` (N, C, H, W) channels_last: ``dout`` scattered to each window's maximum, where
-        y·s + t > 0; and ``sums`` (2, C) fp32: Σdz and Σ(dz·x̂) with x̂ = (y − mean)·invstd.
+        y·s + t > 0; and ``sums`` (2 T, C) fp32: Σdz and Σ(dz·x̂) of each of T parts, with
+        x̂ = (y − mean)·invstd. T is the back-end's own; :func:`bn_bwd_finalize` adds them.
     """
     op = "affine_act_maxpool_bwd"
     _checks.activation(op, "y", y)

@@ -8,7 +8,7 @@ from torch import Tensor
 from fusedres.ops import _checks
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._registry import kernel, kernel_op
-from fusedres.ops._shapes import absent, accumulate_dtype, empty_nhwc
+from fusedres.ops._shapes import absent, accumulate_dtype, empty_nhwc, sums_fake
 
 
 @kernel_op(
@@ -30,8 +30,9 @@ def bn_act_bwd_reduce_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     masked = out is not None or s is not None
     dz = empty_nhwc(dout, dout.shape) if masked else absent(dout)
-    sums = torch.empty(2, dout.shape[1], dtype=accumulate_dtype(dout.dtype), device=dout.device)
-    return dz, sums, torch.empty_like(sums) if y2 is not None else absent(sums)
+    none = torch.empty(0, dtype=accumulate_dtype(dout.dtype), device=dout.device)
+    channels = dout.shape[1]
+    return dz, sums_fake(dout, channels), none if y2 is None else sums_fake(dout, channels)
 
 
 def bn_act_bwd_reduce(
@@ -59,8 +60,9 @@ def bn_act_bwd_reduce(
 
     Returns:
         ``dz`` like ``dout``, or empty where there is no mask (then dz is dout);
-        ``sums`` (2, C) fp32: Σdz and Σ(dz·x̂), the second row zero without ``y``;
-        ``sums2`` (2, C): the same with x̂ of ``y2``, or empty without it.
+        ``sums`` (2 T, C) fp32: Σdz and Σ(dz·x̂) of each of T parts, the latter zero without ``y``;
+        ``sums2`` (2 T, C): the same with x̂ of ``y2``, or empty without it. T is the back-end's own;
+        :func:`bn_bwd_finalize` adds them.
     """
     op = "bn_act_bwd_reduce"
     _checks.activation(op, "dout", dout)

@@ -37,14 +37,17 @@ def bn_bwd_finalize(
     r = −p·Σdz/n − q·mean (Ioffe and Szegedy, 2015, section 3, rearranged). Frozen: q = r = 0.
 
     Args:
-        sums: (2, C). gamma: (C,) or absent for 1. mean, invstd: (C,). n: N·H·W.
+        sums: (2 T, C), T parts' sums, which are added in a fixed order. gamma: (C,) or absent for 1.
+        mean, invstd: (C,). n: N·H·W.
 
     Returns:
         ``dgamma``, ``dbeta``, ``p``, ``q``, ``r``, (C,) each, fp32.
     """
     op = "bn_bwd_finalize"
     channels = mean.shape[0]
-    _checks.shaped(op, "sums", sums, (2, channels), mean.dtype)
+    if sums.dim() != 2 or sums.shape[0] % 2 or sums.shape[1] != channels:
+        raise ValueError(f"{op}: `sums` must have shape (2 T, {channels}); got {tuple(sums.shape)}")
+    _checks.shaped(op, "sums", sums, sums.shape, mean.dtype)
     _checks.channel_vector(op, "gamma", gamma, channels, mean)
     _checks.channel_vector(op, "invstd", invstd, channels, mean)
     run = kernel(resolve_backend(sums, backend), op)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fusedres.ops import _checks
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._registry import CONV_ARGS, kernel, kernel_op
-from fusedres.ops._shapes import absent, accumulate_dtype, conv_output_shape, empty_nhwc
+from fusedres.ops._shapes import accumulate_dtype, conv_output_shape, empty_nhwc, sums_fake
 
 
 @kernel_op(
@@ -38,9 +38,8 @@ def conv_dgrad_fake(
     dilation: Sequence[int],
     groups: int,
 ) -> tuple[Tensor, Tensor]:
-    dtype = accumulate_dtype(dz.dtype)
-    sums = torch.empty(2, x_shape[1], dtype=dtype, device=dz.device)
-    return empty_nhwc(dz, x_shape), sums if prev_y is not None else absent(sums)
+    none = torch.empty(0, dtype=accumulate_dtype(dz.dtype), device=dz.device)
+    return empty_nhwc(dz, x_shape), none if prev_y is None else sums_fake(dz, x_shape[1])
 
 
 def conv_dgrad(
@@ -77,7 +76,8 @@ def conv_dgrad(
 
     Returns:
         ``dx`` (or the masked dz of the layer before) of ``x_shape``, channels_last, and ``sums``
-        (2, C) fp32: its Σdz and Σ(dz·x̂) (the latter zero without ``prev_mean``); empty without ``prev_y``.
+        (2 T, C) fp32: Σdz and Σ(dz·x̂) of each of its T parts (the latter zero without ``prev_mean``);
+        empty without ``prev_y``. T is the back-end's own; :func:`bn_bwd_finalize` adds them.
     """
     op = "conv_dgrad"
     x_shape = _checks.shape4(op, "x_shape", x_shape)

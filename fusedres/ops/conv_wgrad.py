@@ -9,13 +9,13 @@ from torch import Tensor
 from fusedres.ops import _checks
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._registry import CONV_ARGS, kernel, kernel_op
-from fusedres.ops._shapes import conv_output_shape
+from fusedres.ops._shapes import conv_output_shape, empty_nhwc
 
 
 @kernel_op(
     "conv_wgrad",
     "(Tensor x, Tensor dz, Tensor? in_s, Tensor? in_t, Tensor? y, Tensor? p, Tensor? q, Tensor? r,"
-    f" SymInt[4] w_shape, {CONV_ARGS}) -> Tensor",
+    f" SymInt[4] w_shape, {CONV_ARGS}, bool channels_last) -> Tensor",
 )
 def conv_wgrad_fake(
     x: Tensor,
@@ -31,8 +31,9 @@ def conv_wgrad_fake(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    channels_last: bool,
 ) -> Tensor:
-    return x.new_empty(tuple(w_shape))
+    return empty_nhwc(x, w_shape) if channels_last else x.new_empty(tuple(w_shape))
 
 
 def conv_wgrad(
@@ -50,6 +51,7 @@ def conv_wgrad(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    channels_last: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """``dw = wgrad(relu(x * in_s + in_t), p·dz + q·y + r)``.
@@ -58,9 +60,10 @@ def conv_wgrad(
         x: (N, C, H, W); with ``in_s`` and ``in_t`` (C,) it is activated as it is loaded.
         dz, y: (N, K, P, Q); ``p``, ``q``, ``r`` (K,) as in :func:`conv_dgrad`.
         w_shape: (K, C / groups, R, S).
+        channels_last: the layout of dw, which should be the weight's: autograd then keeps it as it is.
 
     Returns:
-        dw of ``w_shape``, contiguous, in ``x``'s dtype.
+        dw of ``w_shape``, contiguous or channels_last, in ``x``'s dtype.
     """
     op = "conv_wgrad"
     w_shape = _checks.shape4(op, "w_shape", w_shape)
@@ -76,5 +79,6 @@ def conv_wgrad(
     for name, vector in (("p", p), ("q", q), ("r", r)):
         _checks.channel_vector(op, name, vector, w_shape[0], x)
     run = kernel(resolve_backend(x, backend), op)
-    dw: Tensor = run(_checks.nhwc(x), _checks.nhwc(dz), in_s, in_t, _checks.nhwc(y), p, q, r, w_shape, *g)
+    maps = _checks.nhwc(x), _checks.nhwc(dz), in_s, in_t, _checks.nhwc(y)
+    dw: Tensor = run(*maps, p, q, r, w_shape, *g, channels_last)
     return dw

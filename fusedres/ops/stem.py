@@ -33,7 +33,14 @@ from fusedres.ops._residual import (
     frozen_layer_statistics,
     library_conv_backward,
 )
-from fusedres.ops._shapes import Geometry, absent, accumulate_dtype, conv_output_shape, empty_nhwc
+from fusedres.ops._shapes import (
+    Geometry,
+    absent,
+    accumulate_dtype,
+    conv_output_shape,
+    empty_nhwc,
+    prefers_channels_last,
+)
 from fusedres.ops.affine_act_maxpool import pooled_shape
 
 LIBRARY.define(  # type: ignore[no-untyped-call]
@@ -144,7 +151,9 @@ def _backward(
     if need_x or need_weight:
         if composition == "mainloop":
             if need_weight:
-                dw = kernel(backend, "conv_wgrad")(x, dz, None, None, y, p, q, r, w.shape, *g)
+                dw = kernel(backend, "conv_wgrad")(
+                    x, dz, None, None, y, p, q, r, w.shape, *g, prefers_channels_last(w)
+                )
             if need_x:
                 dx, _ = kernel(backend, "conv_dgrad")(dz, w, y, p, q, r, *(None,) * 6, x.shape, *g)
         else:

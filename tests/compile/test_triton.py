@@ -99,7 +99,7 @@ def call_convolutions(layer: Layer, dtype: torch.dtype) -> None:
         conv_affine_act.conv_affine_act(x, w, *vectors(k, 2), y, True, *g)
         conv_stats.conv_stats(x, w, *vectors(c, 2), *g)
         conv_dgrad.conv_dgrad(y, w, y, *vectors(k, 3), x, x, *vectors(c, 4), x.shape, *g)
-        conv_wgrad.conv_wgrad(x, y, *vectors(c, 2), y, *vectors(k, 3), w.shape, *g)
+        conv_wgrad.conv_wgrad(x, y, *vectors(c, 2), y, *vectors(k, 3), w.shape, *g, False)
 
 
 def call_pointwise(dtype: torch.dtype) -> None:
@@ -116,7 +116,8 @@ def call_pointwise(dtype: torch.dtype) -> None:
     bn_bwd_finalize.bn_bwd_finalize(torch.empty(2, c, device="meta"), *vectors(c, 3), 100, False)
     batches = torch.empty((), dtype=torch.int64, device="meta")
     for momentum in (0.1, None):
-        bn_update_running.bn_update_running(*vectors(c, 2), batches, *vectors(c, 2), 100, momentum)
+        running_mean, running_var, mean, var = ([vector] for vector in vectors(c, 4))
+        bn_update_running.bn_update_running(running_mean, running_var, [batches], mean, var, [100], momentum)
 
 
 def distinct(launches: Iterable[Launch]) -> list[Launch]:

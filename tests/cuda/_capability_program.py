@@ -39,7 +39,9 @@ def main() -> None:
         )
     )
     refused(
-        lambda: torch.ops.fusedres_cuda.bn_update_running(running, running, counted, batch, batch, 4, 0.1)
+        lambda: torch.ops.fusedres_cuda.bn_update_running(
+            [running], [running], [counted], [batch], [batch], [4], 0.1
+        )
     )
     assert running.cpu().eq(7).all() and int(counted) == 3, "a refused call wrote"
     assert "cuda" not in serving_backends(x.device, x.dtype)

@@ -40,6 +40,11 @@ def test_gpu_files(emulator: Emulator) -> None:
     emulator.pytest("-m", "gpu and not slow", *GPU_TESTS, timeout=1800, caching_allocator=True)
 
 
+def test_largest_tiles(emulator: Emulator) -> None:
+    """One processor has work enough with few tiles, and is given large ones."""
+    emulator.pytest("tests/cuda/test_conv_dgrad_weights.py", timeout=1800, processors=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [f for f in GPU_TESTS if "pytest.mark.slow" in (ROOT / f).read_text()])
 def test_slow_gpu_files(file: str, emulator: Emulator) -> None:

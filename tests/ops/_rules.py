@@ -220,6 +220,13 @@ class KernelRules:
             self.call({**inputs, **bad_input.change(inputs)}, "reference")
 
 
+def added(sums: Tensor) -> Tensor:
+    """(2, C) of (2 T, C), the parts' sums added exactly; empty stays empty."""
+    if sums.dim() == 1:
+        return sums
+    return sums.double().view(-1, 2, sums.shape[1]).sum(0).to(sums.dtype)
+
+
 def merged(count: Tensor, mean: Tensor, m2: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of all tiles together: exact Chan in float64, one rounding."""
     n, weights = count.double().sum(), count.double()[:, None]

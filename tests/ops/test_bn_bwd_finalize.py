@@ -11,15 +11,16 @@ class TestBnBwdFinalize(KernelRules):
     outputs = ("dgamma", "dbeta", "p", "q", "r")
     shapes = tuple(s for s in MAP_SHAPES if s.n)
     few_shapes = FEW_MAP_SHAPES
-    variants = ("full", "no_gamma", "frozen", "frozen_no_gamma")
+    variants = ("full", "no_gamma", "frozen", "frozen_no_gamma", "parts")
     vectors = frozenset({"sums", "gamma", "mean", "invstd"})
     bad = (
         Bad(
             "sums",
             lambda i: {"sums": i["sums"][0]},
             ValueError,
-            r"bn_bwd_finalize: `sums` must have shape \(2, 10\)",
+            r"bn_bwd_finalize: `sums` must have shape \(2 T, 10\); got \(10,\)",
         ),
+        Bad("half_a_part", lambda i: {"sums": i["sums"][:1]}, ValueError, r"`sums` .*; got \(1, 10\)"),
         Bad("sums_dtype", lambda i: {"sums": i["sums"].double()}, TypeError, "`sums` must be torch.float32"),
         Bad(
             "gamma",
@@ -33,8 +34,9 @@ class TestBnBwdFinalize(KernelRules):
     )
 
     def inputs(self, shape: MapShape, variant: str) -> Inputs:
+        parts = 71 if variant == "parts" else 1  # neither a multiple nor a part of a block's rows
         return {
-            "sums": torch.randn(2, shape.c).double() * 10,
+            "sums": torch.randn(2 * parts, shape.c).double() * 10,
             "gamma": None if "no_gamma" in variant else torch.randn(shape.c).double(),
             "mean": torch.randn(shape.c).double(),
             "invstd": torch.rand(shape.c).double() + 0.5,

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fusedres.ops
-from tests._parity import assert_within_two_x
+from fusedres.ops._registry import kernel
+from tests._parity import assert_same_bits, assert_within_two_x
 from tests.ops._rules import Bad, Inputs, KernelRules
 from tests.ops.shapes import FEW_MAP_SHAPES, MAP_SHAPES, MapShape
 
@@ -98,6 +99,37 @@ class TestBnUpdateRunning(KernelRules):
         widened = {k: v.float() if k.startswith("running") else v for k, v in inputs.items()}
         for ours, expected in zip(self.call(inputs, backend), self.call(widened, backend), strict=True):
             assert torch.equal(ours, expected.to(ours.dtype))
+
+    @pytest.mark.parametrize("momentum", [0.1, None], ids=["momentum", "cumulative"])
+    def test_layers_together_move_as_each_alone(
+        self, momentum: float | None, backend: str, device: torch.device
+    ) -> None:
+        """A bottleneck's four layers and two more, of as many channels as no block of threads has."""
+        torch.manual_seed(0)
+        layers = [self.layer(channels, device) for channels in (64, 7, 1, 2048, 513, 64)]
+        sizes = [60, 1, 0, 3, 3, 5]
+        alone = [tuple(t.clone() for t in layer) for layer in layers]
+        for layer, n in zip(alone, sizes, strict=True):
+            fusedres.ops.bn_update_running(*layer, n, momentum, backend=backend)
+        update = kernel(backend, "bn_update_running")
+        update(*([layer[i] for layer in layers] for i in range(5)), sizes, momentum)
+        for i, (together, each) in enumerate(zip(layers, alone, strict=True)):
+            for name, t, e in zip(self.outputs, together, each, strict=False):
+                assert_same_bits(t, e, f"layer {i} {name}")
+
+    def layer(self, channels: int, device: torch.device) -> tuple[Tensor, ...]:
+        """running_mean, running_var, num_batches_tracked, mean, var."""
+        vectors = [torch.rand(channels, device=device) for _ in range(4)]
+        return *vectors[:2], torch.tensor(channels, device=device), *vectors[2:]
+
+    def test_lists_that_do_not_fit(self, backend: str, device: torch.device) -> None:
+        mean, var, count, *batch = ([t] for t in self.layer(3, device))
+        update = kernel(backend, "bn_update_running")
+        with pytest.raises((RuntimeError, ValueError)):
+            update(mean, var, [*count, *count], *batch, [4], 0.1)
+        with pytest.raises((RuntimeError, ValueError)):
+            update(mean * 2, var, count, *batch, [4], 0.1)
+        assert count[0] == 3, "a refused call counts nothing"
 
     def test_outputs_are_fresh(self) -> None:
         """Not so here: this op writes to its inputs, and returns nothing."""

@@ -1,5 +1,7 @@
 import torch
 
+import fusedres.ops
+from tests._parity import assert_same_bits
 from tests.ops._rules import Bad, Inputs, KernelRules
 from tests.ops.shapes import CONV_SHAPES, FEW_CONV_SHAPES, ConvShape
 
@@ -9,7 +11,7 @@ class TestConvWgrad(KernelRules):
     outputs = ("dw",)
     shapes = CONV_SHAPES
     few_shapes = FEW_CONV_SHAPES
-    variants = ("full", "no_input_affine", "frozen", "alone")
+    variants = ("full", "no_input_affine", "frozen", "alone", "channels_last")
     vectors = frozenset({"in_s", "in_t", "p", "q", "r"})
     bad = (
         Bad(
@@ -54,7 +56,8 @@ class TestConvWgrad(KernelRules):
         def some(given: bool, *size: int) -> torch.Tensor | None:
             return torch.randn(size).double() if given else None
 
-        full, bn = variant == "full", variant in ("full", "no_input_affine")
+        full = variant in ("full", "channels_last")
+        bn = full or variant == "no_input_affine"
         return {
             "x": torch.randn(shape.x).double(),
             "dz": torch.randn(shape.y).double(),
@@ -65,5 +68,16 @@ class TestConvWgrad(KernelRules):
             "q": some(bn, shape.k),
             "r": some(bn, shape.k),
             "w_shape": shape.weight,
+            "channels_last": variant == "channels_last",
             **shape.conv,
         }
+
+    def test_lies_as_asked(self, backend: str, device: torch.device) -> None:
+        """The same bits in either layout; sized as in ResNet, so that pixels are split and reduced."""
+        x, dz = torch.randn(2, 8, 40, 40, device=device), torch.randn(2, 16, 40, 40, device=device)
+        given = {"x": x, "dz": dz, "w_shape": (16, 8, 3, 3), "padding": 1, "backend": backend}
+        plain = fusedres.ops.conv_wgrad(**given)
+        nhwc = fusedres.ops.conv_wgrad(**given, channels_last=True)
+        assert plain.is_contiguous()
+        assert nhwc.is_contiguous(memory_format=torch.channels_last)
+        assert_same_bits(nhwc, plain, "channels_last dw")

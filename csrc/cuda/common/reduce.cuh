@@ -67,7 +67,7 @@ struct ExactSums {
   __device__ float operator[](int i) const { return sum[i] + rest[i]; }
 };
 
-// kKinds sums of kN channels, as a block folds and writes them.
+// kKinds sums of kN channels, as a block folds and writes them: of dz; of dz * (y - mean), once or twice.
 template <int kN, int kKinds>
 struct BlockSums {
   static constexpr int kWords = kKinds * kN;
@@ -78,20 +78,36 @@ struct BlockSums {
     for (int i = 0; i < kN; ++i) v[kind * kN + i] = sums[i];
   }
 
-  // Folds the block's, and writes it to its row of `partial`, (blocks, kKinds, channels).
-  __device__ void reduce(const RowWalk& walk, int64_t channels, float* partial, BlockSums* scratch) {
+  // Into the block's first row of threads.
+  __device__ void fold(BlockSums* scratch) {
     fold_rows(*this, scratch, [](BlockSums& mine, const BlockSums& theirs) {
 #pragma unroll
       for (int i = 0; i < kWords; ++i) mine.v[i] += theirs.v[i];
     });
+  }
+
+  // The block's two rows of `sums`, (2 * blocks, channels): of dz, and of dz * x_hat by the sum of kind kDot;
+  // zeros where there is no invstd.
+  template <int kDot>
+  __device__ void write(const RowWalk& walk, int64_t channels, const float* invstd, float* sums) const {
+    float* const rows = sums + static_cast<int64_t>(blockIdx.x) * 2 * channels;
+    store_vector(walk, channels, of(0), rows);
+    Floats<kN> projected = splat<kN>(0.0f);
+    if (invstd != nullptr) {
+      Floats<kN> factor[1];
+      load_vectors<kN>(walk, channels, {invstd}, factor);
 #pragma unroll
-    for (int kind = 0; kind < kKinds; ++kind) {
-      Floats<kN> sums;
-#pragma unroll
-      for (int i = 0; i < kN; ++i) sums[i] = v[kind * kN + i];
-      store_vector(
-          walk, channels, sums, partial + (static_cast<int64_t>(blockIdx.x) * kKinds + kind) * channels);
+      for (int i = 0; i < kN; ++i) projected[i] = of(kDot)[i] * factor[0][i];
     }
+    store_vector(walk, channels, projected, rows + channels);
+  }
+
+ private:
+  __device__ Floats<kN> of(int kind) const {
+    Floats<kN> sums;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) sums[i] = v[kind * kN + i];
+    return sums;
   }
 };
 

@@ -188,15 +188,14 @@ struct MaskedGradient {
   __device__ void finish(const TilePlace& place, float* staged) {
     if (p.mask.y == nullptr) return;
     __syncthreads();  // the staged values have been read: their memory takes the sums
-    const int kinds = p.mask.mean == nullptr ? 1 : 2;
     const int first = place.group * p.columns + place.first_column, inside = p.columns - place.first_column;
-    float* const at = p.mask.sums + static_cast<int64_t>(place.tile) * kinds * p.out_channels + first;
+    float* const at = p.mask.sums + static_cast<int64_t>(place.tile) * 2 * p.out_channels + first;
     add_rows(staged, mine, sum, [&](int column, float total) {
       if (column < inside) at[column] = total;
     });
-    if (kinds == 1) return;
     add_rows(staged, mine, projected, [&](int column, float total) {
-      if (column < inside) at[p.out_channels + column] = total;
+      if (column >= inside) return;
+      at[p.out_channels + column] = p.mask.invstd == nullptr ? 0.0f : total * p.mask.invstd[first + column];
     });
   }
 };

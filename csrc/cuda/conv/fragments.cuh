@@ -41,13 +41,12 @@ __device__ __forceinline__ void clear(Accumulators<Tile>& sums) {
 
 // One matrix instruction deep: right fragments are loaded ahead, left ones row by row; `between(i)` is called
 // after the i-th row of products, so that copies for a later stage issue among them rather than in a burst.
-template <typename T, typename Tile, typename LeftAddress, typename Between>
+template <typename T, typename Tile, typename LoadRight, typename LeftAddress, typename Between>
 __device__ __forceinline__ void multiply_step(
-    Accumulators<Tile>& sums, uint32_t right, LeftAddress&& left, Between&& between) {
+    Accumulators<Tile>& sums, LoadRight&& load_right, LeftAddress&& left, Between&& between) {
   uint32_t b[Tile::kMmasN / 2][4];
 #pragma unroll
-  for (int j = 0; j < Tile::kMmasN / 2; ++j)
-    load_fragment<T>(b[j], right + j * 2 * kMmaN * Tile::kDepthBytes);
+  for (int j = 0; j < Tile::kMmasN / 2; ++j) load_right(b[j], j);
 #pragma unroll
   for (int i = 0; i < Tile::kMmasM; ++i) {
     uint32_t a[4];

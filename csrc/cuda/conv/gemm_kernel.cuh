@@ -5,19 +5,18 @@
 #include "cuda/conv/epilogue.cuh"
 #include "cuda/conv/fragments.cuh"
 #include "cuda/conv/row_source.cuh"
-#include "cuda/conv/weight_source.cuh"
 
 namespace fusedres::cuda {
 
 template <
     typename T_, typename Tile_, Walk kWalk, typename Prologue_,
-    template <typename, typename> typename Epilogue_>
+    template <typename, typename> typename Epilogue_, template <typename, typename> typename Weights_>
 struct GemmTraits {
   using T = T_;
   using Tile = Tile_;
   using Prologue = Prologue_;
   using Left = RowSource<T, Tile, kWalk, Prologue>;
-  using Right = WeightSource<T, Tile>;
+  using Right = Weights_<T, Tile>;
   using Epilogue = Epilogue_<T, Tile>;
   static constexpr int kDepth = Tile::kDepthBytes / static_cast<int>(sizeof(T));
   static constexpr int kStageBytes = Left::kBytes + Right::kBytes;
@@ -74,11 +73,11 @@ __device__ __forceinline__ void gemm_mainloop(
   const auto advance = [&] {
     const bool new_tap = ahead.advance(p, c, Traits::kDepth);
     left.advance(ahead, new_tap);
-    int by = Traits::kDepth;
+    auto by = Right::values_of(p, Traits::kDepth);
     if (new_tap) {
       int taps = c.weight_step_w;
       if (ahead.tap_w == 0) taps += c.weight_step_h - c.taps_w * c.weight_step_w;
-      by += taps * p.weight_depth - steps_a_tap * Traits::kDepth;
+      by += taps * p.weight_depth - steps_a_tap * by;
     }
     right.advance(by);
   };
@@ -97,8 +96,7 @@ __device__ __forceinline__ void gemm_mainloop(
   const int warp = threadIdx.x / kWarpSize;
   const uint32_t left_lane =
       kept(Left::Layout::at(warp % Tile::kWarpsM * Tile::kWarpM + left_row(), left_chunk()));
-  const uint32_t right_lane = kept(
-      Left::kBytes + Right::Layout::at(warp / Tile::kWarpsM * Tile::kWarpN + right_row(), right_chunk()));
+  const uint32_t right_lane = kept(Left::kBytes + Right::lane_offset(warp));
   int reading = 0, writing = (kStages - 1) * Traits::kStageBytes;
   const auto next = [](int stage) {
     return stage == (kStages - 1) * Traits::kStageBytes ? 0 : stage + Traits::kStageBytes;
@@ -116,7 +114,7 @@ __device__ __forceinline__ void gemm_mainloop(
     for (int k = 0; k < Tile::kSteps; ++k) {
       const uint32_t flip = k * kMmaDepthBytes;  // two chunks on: their XOR with the row's mask, and no carry
       multiply_step<T, Tile>(
-          sums, stage + (right_lane ^ flip),
+          sums, [&](uint32_t(&b)[4], int j) { Right::load(b, stage, right_lane, k, j); },
           [&](int i) { return stage + (left_lane ^ flip) + i * kMmaM * Tile::kDepthBytes; },
           [&](int i) {
 #pragma unroll

@@ -85,11 +85,13 @@ ConvShape conv_shape(const Ints& x_shape, const Tensor& w, const ConvGeometry& g
 
 Tensor prepared_weight(const Tensor& w, const ConvPlan& plan, bool gradient, const Target& target) {
   const ConvParams& p = plan.params;
-  const bool merged = p.depth != plan.group_depth;
-  if (!gradient && !merged && !p.flat && p.weight_depth == p.depth && lies_as_rows(w) &&
+  // Turned weights are a forward convolution's: rows are the source's channels.
+  const int block_rows = plan.turned ? p.depth : p.columns, block_depth = plan.turned ? p.columns : p.depth;
+  const bool merged = p.depth != plan.group_depth && !p.flat, as_forward = plan.turned || !gradient;
+  if (as_forward && !merged && !p.flat && p.weight_depth == block_depth && lies_as_rows(w) &&
       is_aligned(w.data_ptr()))
     return w;
-  const int rows = p.columns * plan.groups;
+  const int rows = block_rows * plan.groups;
   Tensor packed = empty(w, {rows, p.taps, p.weight_depth}, w.scalar_type());
   PackWeightsParams pack{};
   pack.weight = w.data_ptr();
@@ -102,12 +104,12 @@ Tensor prepared_weight(const Tensor& w, const ConvPlan& plan, bool gradient, con
   pack.taps = p.taps;
   pack.taps_w = static_cast<int>(w.size(3));
   pack.packed_depth = p.weight_depth;
-  pack.block_rows = p.columns;
-  pack.group_rows = plan.group_rows;
-  pack.block_depth = p.depth;
-  pack.group_depth = plan.group_depth;
+  pack.block_rows = block_rows;
+  pack.group_rows = plan.turned ? plan.group_depth : plan.group_rows;
+  pack.block_depth = block_depth;
+  pack.group_depth = plan.turned ? plan.group_rows : plan.group_depth;
   if (p.flat) pack.flat_channels = plan.group_depth;
-  pack.gradient = gradient;
+  pack.gradient = !as_forward;
   dispatch_element(w, [&](auto element) { launch_pack_weights<decltype(element)>(pack, target); });
   return packed;
 }

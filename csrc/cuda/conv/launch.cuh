@@ -5,6 +5,7 @@
 #include "cuda/conv/patch_kernel.cuh"
 #include "cuda/conv/plan.h"
 #include "cuda/conv/tiles.cuh"
+#include "cuda/conv/weight_source.cuh"
 
 namespace fusedres::cuda {
 
@@ -17,9 +18,12 @@ Grid conv_grid(const ConvPlan& plan, int splits, int shared_bytes) {
       dim3(Tile::kThreads), shared_bytes};
 }
 
-// A prologue and an epilogue over every kernel and tile there is. fp32 has no 128 x 128 tile: its products in
-// TF32 have half the rate, so that a tile half as large has as much to do for each byte.
-template <typename T, typename Prologue, template <typename, typename> typename Epilogue>
+// A prologue, an epilogue and how weights lie, over every kernel and tile there is. fp32 has no 128 x 128
+// tile: its products in TF32 have half the rate, so that a tile half as large has as much to do for each
+// byte.
+template <
+    typename T, typename Prologue, template <typename, typename> typename Epilogue,
+    template <typename, typename> typename Weights>
 struct ConvFamily {
   const char* name;
   const ConvPlan& plan;
@@ -27,14 +31,14 @@ struct ConvFamily {
 
   template <Walk kWalk, typename Tile>
   void gemm() const {
-    using Traits = GemmTraits<T, Tile, kWalk, Prologue, Epilogue>;
+    using Traits = GemmTraits<T, Tile, kWalk, Prologue, Epilogue, Weights>;
     const Grid grid = conv_grid<Tile>(plan, plan.params.splits, Traits::kSharedBytes);
     launch(name, conv_gemm_kernel<Traits>, grid, target, plan.params);
   }
 
   template <typename Tile>
   void patch() const {
-    using Traits = PatchTraits<T, Tile, Prologue, Epilogue>;
+    using Traits = PatchTraits<T, Tile, Prologue, Epilogue, Weights>;
     launch(name, conv_patch_kernel<Traits>, conv_grid<Tile>(plan, 1, plan.patch_bytes), target, plan.params);
   }
 
@@ -74,9 +78,11 @@ struct ConvFamily {
   }
 };
 
-template <typename T, typename Prologue, template <typename, typename> typename Epilogue>
+template <
+    typename T, typename Prologue, template <typename, typename> typename Epilogue,
+    template <typename, typename> typename Weights = WeightSource>
 void launch_conv(const char* name, const ConvPlan& plan, const Target& target) {
-  ConvFamily<T, Prologue, Epilogue>{name, plan, target}.run();
+  ConvFamily<T, Prologue, Epilogue, Weights>{name, plan, target}.run();
 }
 
 // The epilogue of a convolution whose reduction was split: only the 64 x 64 tile splits.

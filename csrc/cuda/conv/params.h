@@ -48,13 +48,13 @@ struct MomentParams {
   float* m2;
 };
 
-// What masks a gradient, and its sums a tile: (tiles, kinds, channels), of dz and, where there is a mean, of
-// dz * (y - mean).
+// What masks a gradient, and its sums a tile, (2 * tiles, channels): of dz and of dz * x_hat.
 struct MaskParams {
   const void* y;
   const float* scale;  // null: y is an activation, and y > 0 the mask
   const float* shift;
-  const float* mean;  // null: the first sum alone
+  const float* mean;
+  const float* invstd;  // null: the sum of dz * x_hat is not asked for, and 0
   float* sums;
 };
 
@@ -78,19 +78,24 @@ struct PatchParams {
   int weight_step;                   // values of a weight row from tap to tap
 };
 
+// Whether a gradient's kernels turn the weights as they load fragments: ldmatrix turns 16-bit values alone.
+constexpr bool turns_weights(int element_bytes) { return element_bytes == 2; }
+
 struct ConvParams {
   const void* source;  // (batch, source_h, source_w, source_channels)
-  const void* weight;  // (groups * columns, taps, weight_depth), of which the first `depth` are read
-  const void* add;     // like out, or null
-  void* out;           // (batch, out_h, out_w, out_channels)
-  float* partial;      // (splits, pixels of all classes, out_channels) where splits > 1
+  // (groups * columns, taps, weight_depth), of which the first `depth` are read; turned: (groups * depth,
+  // taps, weight_depth), of which the first `columns` are
+  const void* weight;
+  const void* add;  // like out, or null
+  void* out;        // (batch, out_h, out_w, out_channels)
+  float* partial;   // (splits, pixels of all classes, out_channels) where splits > 1
 
   int source_h, source_w, source_channels;
   int out_h, out_w, out_channels;
   int depth;         // source channels of a group: the reduction
   int columns;       // result channels of a group
   int taps;          // of the weights, R * S
-  int weight_depth;  // depth, rounded up to whole 16-byte chunks
+  int weight_depth;  // depth, or turned columns, rounded up to whole 16-byte chunks
   int source_step_h, source_step_w, out_step_h, out_step_w;
   int tiles_n;  // tiles of a group's columns
   int splits;

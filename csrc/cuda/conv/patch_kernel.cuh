@@ -5,17 +5,18 @@
 #include "cuda/conv/epilogue.cuh"
 #include "cuda/conv/fragments.cuh"
 #include "cuda/conv/patch_source.cuh"
-#include "cuda/conv/weight_source.cuh"
 
 namespace fusedres::cuda {
 
-template <typename T_, typename Tile_, typename Prologue_, template <typename, typename> typename Epilogue_>
+template <
+    typename T_, typename Tile_, typename Prologue_, template <typename, typename> typename Epilogue_,
+    template <typename, typename> typename Weights_>
 struct PatchTraits {
   using T = T_;
   using Tile = Tile_;
   using Prologue = Prologue_;
   using Left = PatchSource<T, Tile, Prologue>;
-  using Right = WeightSource<T, Tile>;
+  using Right = Weights_<T, Tile>;
   static constexpr int kPatches = 1 + Prologue::kSources;  // buffers: two, and one of the second source
   static_assert(
       Right::kPieces + Left::kPiecesPerTap <= Tile::kSteps * Tile::kMmasM, "a copy a row of products");
@@ -45,8 +46,7 @@ __device__ __forceinline__ void patch_mainloop(
     words[i] = left.word(
         place.first_pixel + warp % Tile::kWarpsM * Tile::kWarpM + i * kMmaM + left_row(), left_chunk());
   }
-  const uint32_t right_lane =
-      kept(Right::Layout::at(warp / Tile::kWarpsM * Tile::kWarpN + right_row(), right_chunk()));
+  const uint32_t right_lane = kept(Right::lane_offset(warp));
   __syncthreads();  // the table is complete
 
   while (!left.done()) left.copy(2 * left.buffer_bytes());
@@ -54,7 +54,8 @@ __device__ __forceinline__ void patch_mainloop(
   int ahead_tap = 0, ahead_channel = 0;
   const auto advance = [&] {
     const bool wraps = ++ahead_tap == p.taps;
-    right.advance(wraps ? Left::kChannels - (p.taps - 1) * p.patch.weight_step : p.patch.weight_step);
+    const auto chunk = Right::values_of(p, Left::kChannels);
+    right.advance(wraps ? chunk - (p.taps - 1) * p.patch.weight_step : p.patch.weight_step);
     if (wraps) {
       ahead_tap = 0;
       ahead_channel += Left::kChannels;
@@ -92,7 +93,8 @@ __device__ __forceinline__ void patch_mainloop(
       for (int k = 0; k < Tile::kSteps; ++k) {
         const uint32_t flip = k * kMmaDepthBytes;
         multiply_step<typename Traits::T, Tile>(
-            sums, reading + (right_lane ^ flip), [&](int i) { return rows[i] ^ flip; },
+            sums, [&](uint32_t(&b)[4], int j) { Right::load(b, reading, right_lane, k, j); },
+            [&](int i) { return rows[i] ^ flip; },
             [&](int i) {
               const int slot = k * Tile::kMmasM + i;
               if (slot < Right::kPieces) right.copy(slot, ahead_channel, writing);

@@ -101,7 +101,7 @@ struct Planner {
     const int chunk = 16 / traits.element_bytes;
     flatten_rows();
     ConvParams& p = plan.params;
-    p.weight_depth = ceil_div(p.depth, chunk) * chunk;
+    p.weight_depth = ceil_div(plan.turned ? p.columns : p.depth, chunk) * chunk;
     p.aligned_out = p.columns % chunk == 0;
     choose_kernel();
     plan.tiles = number_tiles(p, size_of(plan.tile).m, size_of(plan.tile).n);
@@ -154,6 +154,7 @@ ConvPlan plan_gradient(
   planner.plan.groups = used.groups;
   planner.plan.group_rows = shape.c / shape.groups;
   planner.plan.group_depth = shape.k / shape.groups;
+  planner.plan.turned = turns_weights(traits.element_bytes);
   return planner.finished();
 }
 

@@ -35,6 +35,7 @@ struct ConvPlan {
   int tiles;                    // of pixels, of all classes
   int groups;                   // narrow ones are merged to 32 channels, their weights padded with zeros
   int group_rows, group_depth;  // result and source channels of a group before it was merged
+  bool turned;                  // weights lie a row a source channel: a gradient's, as its forward's do
   int patch_bytes;              // shared memory, where the kernel is kPatch
 
   int64_t blocks() const { return static_cast<int64_t>(tiles) * params.tiles_n * groups; }

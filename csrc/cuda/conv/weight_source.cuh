@@ -1,8 +1,9 @@
-// The right operand: rows are result channels, a stage holds some source channels of one tap.
+// The right operand, from weights that lie a row a result channel: a stage holds some source channels of a
+// tap.
 #pragma once
 
 #include "cuda/conv/chunk.cuh"
-#include "cuda/conv/mma.cuh"
+#include "cuda/conv/fragments.cuh"
 #include "cuda/conv/result.cuh"
 #include "cuda/conv/swizzle.cuh"
 #include "cuda/conv/tile.cuh"
@@ -42,8 +43,18 @@ class WeightSource {
     cp_async<16>(to, from_ + piece * pass_, channel < below_[piece]);
   }
 
-  // On by so many values of a weight row: taps lie behind each other in it.
+  // On by so many values: taps lie behind each other in a row, and a tap's source channels do.
   __device__ void advance(int values) { from_ += values; }
+  __device__ static int values_of(const ConvParams&, int source_channels) { return source_channels; }
+
+  // Where a lane of a warp reads fragments in a stage, and the j-th two of the k-th step: two chunks on are
+  // their XOR with the row's mask, and no carry.
+  __device__ static uint32_t lane_offset(int warp) {
+    return Layout::at(warp / Tile::kWarpsM * Tile::kWarpN + right_row(), right_chunk());
+  }
+  __device__ static void load(uint32_t (&fragment)[4], uint32_t stage, uint32_t lane, int k, int j) {
+    load_fragment<T>(fragment, stage + (lane ^ (k * kMmaDepthBytes)) + j * 2 * kMmaN * Tile::kDepthBytes);
+  }
 
  private:
   const T* from_;

@@ -129,11 +129,13 @@ def conv_wgrad(
     padding: Ints,
     dilation: Ints,
     groups: int,
+    channels_last: bool,
 ) -> Tensor:
     dy = output_gradient(dz, y, p, q, r)
     algorithm = engine.choose(x.shape, x.dtype, w_shape, stride, padding, dilation, groups, "wgrad")
     if algorithm is not None:
-        return engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm)
-    w = x.new_empty(tuple(w_shape))
-    dw = convolution_gradient(dy, activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
-    return dw.contiguous()
+        dw = engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm)
+    else:
+        w = x.new_empty(tuple(w_shape))
+        dw = convolution_gradient(dy, activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
+    return dw.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

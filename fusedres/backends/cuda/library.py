@@ -163,11 +163,12 @@ def conv_wgrad(
     padding: Ints,
     dilation: Ints,
     groups: int,
+    channels_last: bool,
 ) -> Tensor:
     dy = _output_gradient(dz, y, p, q, r)
     w = x.new_empty(tuple(w_shape))
     dw = _gradient(dy, _activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
-    return dw.contiguous()
+    return dw.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 @composes("bottleneck_infer")

@@ -23,8 +23,9 @@ def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def run(first: Tensor, *args: Any, **kwargs: Any) -> Any:
-            with torch.autocast(first.device.type, enabled=False):
+        def run(first: Tensor | list[Tensor], *args: Any, **kwargs: Any) -> Any:
+            device = (first if isinstance(first, Tensor) else first[0]).device
+            with torch.autocast(device.type, enabled=False):
                 return function(first, *args, **kwargs)
 
         _LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]

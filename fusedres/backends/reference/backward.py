@@ -38,7 +38,7 @@ def bn_act_bwd_reduce(
 def bn_bwd_finalize(
     sums: Tensor, gamma: Tensor | None, mean: Tensor, invstd: Tensor, n: int, frozen: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dbeta, dgamma = sums.double()
+    dbeta, dgamma = sums.double().view(-1, 2, sums.shape[1]).sum(0)
     mu, inv = mean.double(), invstd.double()
     p = inv if gamma is None else inv * gamma.double()
     if frozen:

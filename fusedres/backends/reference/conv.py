@@ -19,7 +19,7 @@ from fusedres.backends.reference._maths import (
     wide,
 )
 from fusedres.backends.reference.statistics import bn_stats
-from fusedres.ops._shapes import absent
+from fusedres.ops._shapes import absent, empty_nhwc
 from fusedres.ops.bottleneck_infer import middle_geometry
 
 Ints = Sequence[int]
@@ -135,11 +135,13 @@ def conv_wgrad(
     padding: Ints,
     dilation: Ints,
     groups: int,
+    channels_last: bool,
 ) -> Tensor:
     a = activated(x, in_s, in_t)
     w = a.new_empty(1).expand(tuple(w_shape))
     dw = _convolve_backward(output_gradient(dz, y, p, q, r), a, w, stride, padding, dilation, groups, of="w")
-    return x.new_empty(tuple(w_shape)).copy_(dw)
+    out = empty_nhwc(x, w_shape) if channels_last else x.new_empty(tuple(w_shape))
+    return out.copy_(dw)
 
 
 @implements("bottleneck_infer")

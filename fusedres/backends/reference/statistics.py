@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -57,6 +59,22 @@ def bn_finalize(
 
 @implements("bn_update_running")
 def bn_update_running(
+    running_mean: Sequence[Tensor],
+    running_var: Sequence[Tensor],
+    num_batches_tracked: Sequence[Tensor],
+    mean: Sequence[Tensor],
+    var: Sequence[Tensor],
+    n: Sequence[int],
+    momentum: float | None,
+) -> None:
+    counts: Sequence[Tensor | None] = num_batches_tracked or [None] * len(n)
+    for old_mean, old_var, batches, new_mean, new_var, values in [
+        *zip(running_mean, running_var, counts, mean, var, n, strict=True)
+    ]:
+        _update_layer(old_mean, old_var, batches, new_mean, new_var, values, momentum)
+
+
+def _update_layer(
     running_mean: Tensor,
     running_var: Tensor,
     num_batches_tracked: Tensor | None,

@@ -30,8 +30,9 @@ def implements(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def run(first: Tensor, *args: Any, **kwargs: Any) -> Any:
-            with torch.cuda.device_of(first), set_wrap_triton_enabled(False):
+        def run(first: Tensor | list[Tensor], *args: Any, **kwargs: Any) -> Any:
+            on = first if isinstance(first, Tensor) else first[0]
+            with torch.cuda.device_of(on), set_wrap_triton_enabled(False):
                 return function(first, *args, **kwargs)
 
         def decompose(mode: Any, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

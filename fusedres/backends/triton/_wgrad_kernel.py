@@ -15,14 +15,14 @@ def wgrad_kernel(
     CG: tl.constexpr, KG: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
     DIL_H: tl.constexpr, DIL_W: tl.constexpr,
-    SPLIT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr, TAPS_LAST: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """One tile of dw = Σ over pixels of (p·dz + q·y + r) ⊗ relu(x·x_scale + x_shift at the tap).
 
     x (batch, src_h, src_w, src_c), dz and y (batch, out_h, out_w, out_c). Each program of the grid's third
     axis adds ``span`` pixels. SPLIT: it stores an fp32 part (split, K, R, S, CG) that ``wgrad_reduce_kernel``
-    adds up in order; else dw (K, CG, R, S) itself.
+    adds up in order; else dw itself, (K, CG, R, S) with TAPS_LAST and (K, R, S, CG) without.
     """
     POINTWISE: tl.constexpr = R * S == 1 and PAD_H == 0 and PAD_W == 0
     COLS: tl.constexpr = R * S * CG
@@ -93,7 +93,9 @@ def wgrad_kernel(
         at = (split.to(tl.int64) * out_c + filters[:, None]) * COLS + column[None, :]
         tl.store(dw + at, acc, mask=inside)
     else:
-        at = filters[:, None] * COLS + (c * (R * S) + column // CG)[None, :]
+        if TAPS_LAST:
+            column = c * (R * S) + column // CG
+        at = filters[:, None] * COLS + column[None, :]
         tl.store(dw + at, acc.to(dw.dtype.element_ty), mask=inside)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fusedres.backends.triton._device import cdiv
 from fusedres.backends.triton._library import dense, implements, launch
+from fusedres.backends.triton._sums import sum_partials
 from fusedres.ops._shapes import channel_vectors
 
 BLOCK = 256
@@ -47,6 +48,8 @@ def bn_bwd_finalize(
     sums: Tensor, gamma: Tensor | None, mean: Tensor, invstd: Tensor, n: int, frozen: bool
 ) -> tuple[Tensor, ...]:
     channels = sums.shape[1]
+    if sums.shape[0] != 2:  # another back-end's, in parts
+        sums, _ = sum_partials(sums.view(-1, 2, channels))
     outputs = channel_vectors(sums, channels, 5)
     # An empty batch has sums of 0, and coefficients of 0 with them.
     launch(

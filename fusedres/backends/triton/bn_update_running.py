@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -43,16 +45,19 @@ def bn_update_running_kernel(
 
 @implements("bn_update_running")
 def bn_update_running(
-    running_mean: Tensor,
-    running_var: Tensor,
-    num_batches_tracked: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    n: int,
+    running_mean: Sequence[Tensor],
+    running_var: Sequence[Tensor],
+    num_batches_tracked: Sequence[Tensor],
+    mean: Sequence[Tensor],
+    var: Sequence[Tensor],
+    n: Sequence[int],
     momentum: float | None,
 ) -> None:
-    launch(
-        bn_update_running_kernel, (1,),
-        running_mean, running_var, running_mean.stride(0), running_var.stride(0), num_batches_tracked,
-        mean.contiguous(), var.contiguous(), running_mean.shape[0], n, momentum, BC=BLOCK,
-    )  # fmt: skip
+    counts: Sequence[Tensor | None] = num_batches_tracked or [None] * len(n)
+    layers = [*zip(running_mean, running_var, counts, mean, var, n, strict=True)]
+    for old_mean, old_var, batches, new_mean, new_var, values in layers:
+        launch(
+            bn_update_running_kernel, (1,),
+            old_mean, old_var, old_mean.stride(0), old_var.stride(0), batches,
+            new_mean.contiguous(), new_var.contiguous(), old_mean.shape[0], values, momentum, BC=BLOCK,
+        )  # fmt: skip

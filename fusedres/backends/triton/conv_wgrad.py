@@ -11,6 +11,7 @@ from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, 
 from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.backends.triton._tiles import WGRAD_TILES, Problem, fitted, keep_best, plan, programs
 from fusedres.backends.triton._wgrad_kernel import wgrad_kernel, wgrad_reduce_kernel
+from fusedres.ops._shapes import empty_nhwc
 
 #: Programs a processor should get; more splits hide latency, and each writes and reads a part.
 PROGRAMS_A_PROCESSOR = 2
@@ -30,6 +31,10 @@ def _splits(problem: Problem) -> int:
     return max(1, min(wanted, problem.depth // LEAST_SPAN))
 
 
+def _new_gradient(x: Tensor, w_shape: Sequence[int], channels_last: bool) -> Tensor:
+    return empty_nhwc(x, w_shape) if channels_last else x.new_empty(tuple(w_shape))
+
+
 @implements("conv_wgrad")
 def conv_wgrad(
     x: Tensor,
@@ -45,13 +50,14 @@ def conv_wgrad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    channels_last: bool,
 ) -> Tensor:
     k, cg, taps_h, taps_w = w_shape
     kg, columns = k // groups, cg * taps_h * taps_w
     n, _, out_h, out_w = dz.shape
     pixels = n * out_h * out_w
     if not pixels:
-        return x.new_zeros(tuple(w_shape))
+        return _new_gradient(x, w_shape, channels_last).zero_()
     precision = dot_precision(x.dtype)
     formed = in_s is not None or p is not None
     problem = Problem(
@@ -63,7 +69,7 @@ def conv_wgrad(
     # A multiple of every BK, so that only the last part can end between pixels.
     span = cdiv(cdiv(pixels, splits), 64) * 64
     splits = cdiv(pixels, span)
-    dw = x.new_empty(tuple(w_shape))
+    dw = _new_gradient(x, w_shape, channels_last)
     parts = x.new_empty(splits, k, columns, dtype=torch.float32) if splits > 1 else dw
 
     def grid(meta: dict[str, int]) -> tuple[int, int, int]:
@@ -75,12 +81,15 @@ def conv_wgrad(
         n, *x.shape[2:], x.shape[1], out_h, out_w, k, span,
         CG=cg, KG=kg, R=taps_h, S=taps_w, STRIDE_H=stride[0], STRIDE_W=stride[1],
         PAD_H=padding[0], PAD_W=padding[1], DIL_H=dilation[0], DIL_W=dilation[1],
-        SPLIT=splits > 1, WIDE=needs_int64(x, dz), PRECISION=precision, **chosen.meta,
+        SPLIT=splits > 1, TAPS_LAST=not channels_last, WIDE=needs_int64(x, dz), PRECISION=precision,
+        **chosen.meta,
     )  # fmt: skip
     keep_best(chosen)
     if splits > 1:
+        # Channels last is the order of the parts: as one tap of so many channels.
+        channels, taps = (columns, 1) if channels_last else (cg, taps_h * taps_w)
         launch(
             wgrad_reduce_kernel, (cdiv(dw.numel(), REDUCE_BLOCK),),
-            parts, dw, splits, dw.numel(), CG=cg, TAPS=taps_h * taps_w, BLOCK=REDUCE_BLOCK,
+            parts, dw, splits, dw.numel(), CG=channels, TAPS=taps, BLOCK=REDUCE_BLOCK,
         )  # fmt: skip
     return dw

@@ -48,7 +48,7 @@ int main() {
   plan.params.source = source.data;
   plan.params.weight = weight.data;
   plan.params.out = out.data;
-  const ConvFamily<BFloat16, Raw, AffineAct> family{"conv", plan, target()};
+  const ConvFamily<BFloat16, Raw, AffineAct, WeightSource> family{"conv", plan, target()};
   family.gemm<Walk::kTaps, Tile64x64>();
   const auto found = out.values();
   size_t wrong = 0;
