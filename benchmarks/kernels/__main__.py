@@ -16,8 +16,8 @@ from benchmarks.kernels.measure import Measured
 from benchmarks.kernels.report import Sheet
 
 app = typer.Typer(add_completion=False)
-#: Uses that Triton's kernels are shown in: their gradients would be as many kernels again to compile.
-FORWARD = ["infer", "stats*"]
+#: Convolutions and uses that Triton's kernels are shown in: each is compiled twice, in about half a minute.
+TRITON_LAYERS, TRITON_USES = "layer[12].*", ["infer"]
 console = Console() if sys.stdout.isatty() else Console(width=220)
 
 
@@ -52,8 +52,10 @@ def main(
     layers: Annotated[
         str, typer.Option(help="A glob of convolutions as benchmarks/shapes.py names them.")
     ] = "*",
-    triton: Annotated[str, typer.Option(help="Those shown by Triton's kernels too; empty: none.")] = "*",
-    triton_use: Annotated[list[str], typer.Option(help="Globs of the uses shown by Triton's.")] = FORWARD,
+    triton: Annotated[
+        str, typer.Option(help="Those shown by Triton's kernels too; empty: none.")
+    ] = TRITON_LAYERS,
+    triton_use: Annotated[list[str], typer.Option(help="Globs of the uses shown by Triton's.")] = TRITON_USES,
     networks: Annotated[bool, typer.Option(help="Whole ResNet-50s as well.")] = True,
     only_triton: Annotated[bool, typer.Option(help="Count that table alone, and keep the others.")] = False,
 ) -> None:
@@ -67,9 +69,9 @@ def main(
         sheets["triton"] = by_triton(library, triton, triton_use, convolutions)
     for sheet in sheets.values():
         console.print(sheet.rich())
-    if triton == "*" and only_triton:
+    if triton and only_triton:
         document.replace(sheets)
-    elif networks and triton == layers == "*":  # of a part the file and the page would lack the rest
+    elif networks and triton and layers == "*":  # of a part the file and the page would lack the rest
         document.save(sheets, found)
     else:
         return
