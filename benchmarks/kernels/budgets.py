@@ -40,9 +40,8 @@ def counted(case: Case) -> list[Finding]:
     c, name = case.counters, str(case)
     moved = case.dram / case.must_dram
     findings = [Finding("DRAM bytes / must move", name, moved, MOST_DRAM[case.layer.kernel])]
-    if case.backend == "cuda":  # whose kernels' names tell their tiles
-        products = c["mma"] / ideal_products(case)
-        findings.append(Finding("matrix instructions / padded ideal", name, products, 1.0))
+    products = c["mma"] / ideal_products(case)
+    findings.append(Finding("matrix instructions / padded ideal", name, products, 1.0))
     if c["ldmatrix_requests"]:
         waves = c["ldmatrix_wavefronts"] / c["ldmatrix_requests"]
         findings.append(Finding("wavefronts a matrix", name, waves, MOST_WAVEFRONTS))

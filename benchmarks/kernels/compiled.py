@@ -49,11 +49,27 @@ def machine_code(file: Path, kernel: str) -> list[tuple[int, str]]:
     return [(int(address, 16), instruction) for address, instruction in found]
 
 
-def ptx_code(file: Path) -> dict[str, list[tuple[int, str]]]:
-    """(line, text) of each instruction and label of each kernel whose PTX a library carries."""
+def carried_ptx(file: Path) -> str:
+    """The PTX that a library carries."""
+    return _cuobjdump("-ptx", file)
+
+
+def assemble(ptx: str, capability: int, cubin: Path) -> None:
+    """PTX to machine code, by the assembler that Triton brings and as it calls it."""
+    import triton
+
+    source = cubin.with_suffix(".ptx")
+    source.write_text(ptx)
+    command = [triton.knobs.nvidia.ptxas.path, f"--gpu-name=sm_{capability}", source, "-o", cubin]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def ptx_code(listing: str) -> dict[str, list[tuple[int, str]]]:
+    """(line, text) of each instruction and label of each kernel of a PTX text."""
     kernels: dict[str, list[tuple[int, str]]] = {}
     body: list[tuple[int, str]] = []
-    for number, text in enumerate(_cuobjdump("-ptx", file).splitlines()):
+    for number, line in enumerate(listing.splitlines()):
+        text = line.partition("//")[0]
         entry = re.search(r"\.entry\s+(\w+)", text)
         if entry:
             body = kernels.setdefault(entry[1], [])

@@ -58,17 +58,25 @@ def network(task: str, composition: str, batch: int, backend: str) -> list[dict[
     return record(f"fusedres_{backend}", lambda: step(x))
 
 
-def note_compiled(notes: list[dict[str, int]]) -> None:
-    """Have Triton tell of each kernel that it launches: what its compiler gave it."""
+#: The constants of a Triton kernel that are its tile.
+TILE = ("BM", "BN", "BK")
+
+
+def note_compiled(notes: list[dict[str, Any]]) -> None:
+    """Have Triton tell of each kernel that it launches what :class:`.facts.Note` has."""
     from triton.runtime.jit import JITFunction
 
     run = JITFunction.run
 
     def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
         kernel = run(self, *args, **kwargs)
+        tile = [kwargs[name] for name in TILE] if kwargs.keys() >= set(TILE) else None
         notes.append(
-            {"registers": kernel.n_regs, "spilled": kernel.n_spills, "shared": kernel.metadata.shared}
-        )
+            {
+                "kernel": kernel.name, "ptx": kernel.asm["ptx"], "shared": kernel.metadata.shared,
+                "tile": tile,
+            }
+        )  # fmt: skip
         return kernel
 
     JITFunction.run = noting
@@ -77,7 +85,7 @@ def note_compiled(notes: list[dict[str, int]]) -> None:
 def layers(pattern: str, uses: Sequence[str], backend: str, images: int | None) -> list[dict[str, Any]]:
     """Each distinct convolution in each of its uses, on ``images``, or on as many as are representative."""
     calls = []
-    notes: list[dict[str, int]] = []
+    notes: list[dict[str, Any]] = []
     if backend == "triton":
         note_compiled(notes)
     for layer in LAYERS:

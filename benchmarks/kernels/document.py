@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.kernels.budgets import Finding
 from benchmarks.kernels.device import ROOT
@@ -16,9 +17,23 @@ RESULTS = ROOT / "benchmarks" / "results" / "kernels" / "counted.json"
 
 def save(sheets: Mapping[str, Sheet], found: Sequence[Finding]) -> None:
     """Every table and every budget, as JSON."""
-    tables = {key: {"columns": list(sheet.columns), "rows": sheet.rows} for key, sheet in sheets.items()}
     budgets = [{**finding._asdict(), "met": finding.met} for finding in found]
-    RESULTS.write_text(json.dumps({"tables": tables, "budgets": budgets}, indent=1) + "\n")
+    _write_results({"tables": _tables(sheets), "budgets": budgets})
+
+
+def replace(sheets: Mapping[str, Sheet]) -> None:
+    """These tables in the results file, the others and the budgets as they are."""
+    results = json.loads(RESULTS.read_text())
+    results["tables"] |= _tables(sheets)
+    _write_results(results)
+
+
+def _tables(sheets: Mapping[str, Sheet]) -> dict[str, Any]:
+    return {key: {"columns": list(sheet.columns), "rows": sheet.rows} for key, sheet in sheets.items()}
+
+
+def _write_results(results: Mapping[str, Any]) -> None:
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def write(sheets: Mapping[str, Sheet]) -> None:

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 from ptxemu.counters import decode
 
 from benchmarks.kernels.chips import Chip
-from benchmarks.kernels.facts import Library
+from benchmarks.kernels.device import A100
+from benchmarks.kernels.facts import Assembled, Facts, Library, Note
 from benchmarks.kernels.time_model import COUNTED, Times, times
 from benchmarks.shapes import LAYERS, Layer
 
-#: Multiply-adds of one mma.m16n8k16; channels of a step of the reduction.
+#: Multiply-adds of one mma.m16n8k16; channels of a step of the library's reduction.
 MMA_MACS, DEPTH = 16 * 8 * 16, 32
-#: Of a weight gradient: pixels of a step, two instructions deep; columns of the narrowest tile.
-STAGE_PIXELS, WGRAD_COLUMNS = 32, 64
+#: The library's weight gradient: rows of a matrix instruction, columns of the narrowest tile, pixels of a
+#: step, two instructions deep.
+WGRAD_TILE = (16, 64, 32)
 #: Kernels that multiply; the last two are Triton's.
 PRODUCTS = (
     "conv_gemm_kernel", "conv_patch_kernel", "conv_wgrad_kernel", "conv_wgrad_ring", "conv_wgrad_any",
@@ -29,7 +31,7 @@ class Case(NamedTuple):
     """A call and its main launch, which multiplies.
 
     ``listed_splits`` are the parts of a weight gradient's pixels at the model's batch on a real device's
-    processors; of other uses 1.
+    processors; of other uses 1. ``triton`` is the kernel where Triton compiled it.
     """
 
     layer: Layer
@@ -42,7 +44,7 @@ class Case(NamedTuple):
     listed_splits: int
     shared: int
     backend: str
-    compiled: dict[str, int] | None
+    triton: Assembled | None
 
     def __str__(self) -> str:
         return f"{self.layer.name} {self.use}"
@@ -56,12 +58,22 @@ class Case(NamedTuple):
         return self.use.startswith(("infer", "stats"))
 
     @property
-    def tile(self) -> tuple[int, int]:
-        """Rows and columns of the result that a block computes, as the compiler spells them."""
-        found = re.search(r"TileILi(\d+)ELi(\d+)E", self.kernel)
-        if found is None:
+    def tile(self) -> tuple[int, int, int]:
+        """Rows and columns of the result that a block computes, and how much of the reduction at a time."""
+        if self.triton is not None:
+            tile = self.triton.note.tile
+        elif self.is_wgrad:
+            tile = WGRAD_TILE
+        else:  # as the compiler spells them
+            found = re.search(r"TileILi(\d+)ELi(\d+)E", self.kernel)
+            tile = (int(found[1]), int(found[2]), DEPTH) if found else None
+        if tile is None:
             raise ValueError(f"no tile in the name of {self.kernel}")
-        return int(found[1]), int(found[2])
+        return tile
+
+    def facts(self, library: Library) -> Facts:
+        """What the compiler made of the kernel."""
+        return library.facts(self.kernel, self.shared) if self.triton is None else self.triton.facts
 
     @property
     def weight_bytes(self) -> int:
@@ -99,14 +111,17 @@ def cases(calls: Sequence[dict[str, Any]], listed: Sequence[dict[str, Any]], lib
     found = []
     for call in calls:
         main, (layer, use) = _main(call), (call["layer"], call["use"])
-        counters = decode(main["raw"])
-        counters["issue_slots"] = library.issued(main["kernel"], counters)
+        counters, triton = decode(main["raw"]), _assembled(call, main)
+        if triton is None:
+            counters["issue_slots"] = library.issued(main["kernel"], counters)
+        else:
+            counters["issue_slots"] = triton.issued(counters)
         parts = main["grid"][2] if use.startswith("wgrad") else 1
         found.append(
             Case(
                 _LAYERS[layer], use, call["batch"], main["kernel"], call["must_move"], counters,
                 parts, splits.get((layer, use), parts), main["smem"], call["backend"],
-                _compiled(call, main),
+                triton,
             )
         )  # fmt: skip
     return found
@@ -118,10 +133,17 @@ def _main(call: dict[str, Any]) -> dict[str, Any]:
     return dict(launch)
 
 
-def _compiled(call: dict[str, Any], main: dict[str, Any]) -> dict[str, int] | None:
-    """What Triton's compiler gave the launch; None of a kernel of the library."""
-    notes: list[dict[str, int]] = call.get("compiled", [])
-    return notes[call["launches"].index(main)] if len(notes) == len(call["launches"]) else None
+def _assembled(call: dict[str, Any], main: dict[str, Any]) -> Assembled | None:
+    """The kernel of the main launch, if Triton compiled it; None of a kernel of the library.
+
+    Raises:
+        RuntimeError: Triton did not tell of every launch.
+    """
+    if call["backend"] != "triton":
+        return None
+    if len(call["compiled"]) != len(call["launches"]):
+        raise RuntimeError(f"{call['layer']} {call['use']}: Triton did not tell of every launch")
+    return Assembled(Note(**call["compiled"][call["launches"].index(main)]), A100)
 
 
 def padded(value: int, to: int) -> int:
@@ -130,25 +152,29 @@ def padded(value: int, to: int) -> int:
 
 def ideal_products(case: Case) -> int:
     """Matrix instructions of tiles that cover the result, and of a reduction in whole steps."""
+    m, n, step = case.tile
+    layer = case.layer
     if case.is_wgrad:
-        stages = -(-case.batch * case.layer.out_size**2 // STAGE_PIXELS)
-        columns = padded(case.layer.channels * case.layer.kernel**2, WGRAD_COLUMNS)
-        return case.layer.filters * columns // (16 * 8) * 2 * stages
-    m, n = case.tile
+        rows, columns = padded(layer.filters, m), padded(layer.channels * layer.kernel**2, n)
+        return rows * columns * padded(case.batch * layer.out_size**2, step) // MMA_MACS
     gradient = case.use.startswith("dgrad")
-    columns = padded(case.layer.channels if gradient else case.layer.filters, n)
+    columns = padded(layer.channels if gradient else layer.filters, n)
     return sum(
-        padded(pixels, m) * columns * taps * padded(depth, DEPTH) // MMA_MACS
-        for pixels, taps, depth in products(case.layer, case.batch, gradient)
+        padded(pixels, m) * columns * taps * padded(depth, step) // MMA_MACS
+        for pixels, taps, depth in products(layer, case.batch, gradient, case.triton is not None)
     )
 
 
-def products(layer: Layer, batch: int, gradient: bool) -> list[tuple[int, int, int]]:
-    """(pixels, taps, reduction): a strided gradient has stride² classes, a row of the stem is one tap."""
+def products(layer: Layer, batch: int, gradient: bool, by_triton: bool) -> list[tuple[int, int, int]]:
+    """(pixels, taps, reduction): a strided gradient has stride² classes.
+
+    The stem's channels are reduced with a row of taps at a time, by Triton's kernel with all taps.
+    """
     pixels = batch * layer.out_size**2
     if not gradient:
         if layer.channels * layer.kernel < DEPTH:
-            return [(pixels, layer.kernel, layer.channels * layer.kernel)]
+            rows = 1 if by_triton else layer.kernel
+            return [(pixels, rows, layer.channels * layer.kernel**2 // rows)]
         return [(pixels, layer.kernel**2, layer.channels)]
     if layer.stride == 1:
         return [(pixels, layer.kernel**2, layer.filters)]

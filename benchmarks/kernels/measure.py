@@ -14,30 +14,24 @@ from benchmarks.kernels.network import WAYS, Network, measure
 Measured = list[tuple[Case, Facts]]
 
 
-def counted(library: Library, pattern: str, uses: Sequence[str] = ("*",)) -> list[Case]:
+def counted(
+    library: Library, pattern: str, uses: Sequence[str] = ("*",), backend: str = "cuda"
+) -> list[Case]:
     """The convolutions that match a glob in each use: executed small, weight gradients listed at IMAGES."""
-    wanted = [word for use in uses for word in ("--use", use)]
+    wanted = ["--backend", backend, *(word for use in uses for word in ("--use", use))]
     calls = run("layers", pattern, *wanted)
     listed: list[dict[str, Any]] = []
     if any(call["use"].startswith("wgrad") for call in calls):
-        listed = run("layers", pattern, "--use", "wgrad*", "--batch", str(IMAGES), list_only=True)
+        at_size = ["--backend", backend, "--use", "wgrad*", "--batch", str(IMAGES)]
+        listed = run("layers", pattern, *at_size, list_only=True)
     return cases(calls, listed, library)
 
 
-def convolutions(library: Library, pattern: str) -> Measured:
-    """With what the compiler made of them."""
-    return [(case, library.facts(case.kernel, case.shared)) for case in counted(library, pattern)]
-
-
-def triton_convolutions(library: Library, pattern: str) -> Measured:
-    """The same by Triton's kernels: shown beside the library's, and held to no budget here."""
-    measured = []
-    for case in cases(run("layers", pattern, "--backend", "triton"), [], library):
-        if case.compiled is None:
-            raise RuntimeError(f"{case}: Triton did not tell of every launch")
-        compiled = case.compiled
-        measured.append((case, Facts(compiled["registers"], compiled["shared"], compiled["spilled"], None)))
-    return measured
+def convolutions(
+    library: Library, pattern: str, uses: Sequence[str] = ("*",), backend: str = "cuda"
+) -> Measured:
+    """With what the compiler made of them. Triton's are shown beside the library's, and held to no budget."""
+    return [(case, case.facts(library)) for case in counted(library, pattern, uses, backend)]
 
 
 def networks(library: Library) -> list[Network]:

@@ -69,9 +69,11 @@ def side_by_side(cases: Sequence[tuple[Case, Facts]]) -> Sheet:
     ordered = sorted(cases, key=lambda pair: (pair[0].layer.name, pair[0].use, pair[0].backend))
     sheet = kernels(ordered)
     for (case, _), row in zip(ordered, sheet.rows, strict=True):
-        row.append(str(case.counters["mma"]))
+        c = case.counters
+        waves = sum(c[f"{kind}_wavefronts"] for kind in ("ld_shared", "st_shared", "ldmatrix"))
+        row += [str(c["mma"]), f"{waves / c['mma']:.2f}"]
     title = "The same convolutions by the CUDA library and by Triton"
-    return Sheet(title, [*sheet.columns, "matrix instructions"], sheet.rows)
+    return Sheet(title, [*sheet.columns, "matrix instructions", "bank passes / mma"], sheet.rows)
 
 
 def _limit(case: Case, chip: Chip) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,10 @@ pytest.importorskip("ptxemu", reason="tools/ptxemu is not in this checkout")
 
 from ptxemu.counters import CLASSES, NAMES
 
-from benchmarks.kernels import document
+from benchmarks.kernels import document, layers
 from benchmarks.kernels.budgets import Finding
 from benchmarks.kernels.chips import CHIPS
+from benchmarks.kernels.compiled import instructions_a_product, ptx_code, with_targets
 from benchmarks.kernels.exceptions import stale, unexplained
 from benchmarks.kernels.report import Sheet
 from benchmarks.kernels.scaling import Scaling, name_of
@@ -98,6 +100,31 @@ def test_a_kernels_own_name() -> None:
     assert name_of(GEMM) == "conv_gemm_kernel"
 
 
+def test_the_loop_of_a_ptx_that_triton_wrote() -> None:
+    """Its labels have comments behind them; the loop is the label's to the branch's: four instructions."""
+    listing = """.visible .entry conv_kernel(
+    mov.u32 %r1, 0;
+$L__BB0_1:                              // =>This Inner Loop Header: Depth=1
+    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 { %r2 }, { %r3 }, { %r4 }, { %r2 };
+    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 { %r5 }, { %r3 }, { %r4 }, { %r5 };
+    add.s32 %r1, %r1, 1;
+    @%p1 bra \t$L__BB0_1;
+    ret;
+"""
+    assert instructions_a_product(with_targets(ptx_code(listing)["conv_kernel"]), "mma.sync") == 4 / 2
+
+
+def test_the_ideal_of_a_reduction_that_triton_walks() -> None:
+    """The stem's 3 channels and 49 taps are one index; CUDA's walks 7 rows of 21. A 3×3 gradient of stride 2
+    has 1, 2, 2 and 4 taps by parity."""
+    stem, strided = (next(x for x in layers.LAYERS if x.name == n) for n in ("conv1", "layer2.0.conv2"))
+    assert layers.products(stem, 2, False, by_triton=True) == [(2 * 112 * 112, 1, 147)]
+    assert layers.products(stem, 2, False, by_triton=False) == [(2 * 112 * 112, 7, 21)]
+    assert sorted(layers.products(strided, 2, True, by_triton=True)) == [
+        (2 * 28 * 28, taps, 128) for taps in (1, 2, 2, 4)
+    ]
+
+
 def test_a_table_replaces_what_stands_between_its_marks() -> None:
     text = "before\n<!-- t: begin -->\nold\n<!-- t: end -->\nafter\n"
     table = Sheet("", ["a", "b"], [["1", "2"]]).markdown()
@@ -106,6 +133,17 @@ def test_a_table_replaces_what_stands_between_its_marks() -> None:
     )
     with pytest.raises(ValueError, match="lacks the marks"):
         document.with_table(text, "other", table)
+
+
+def test_one_table_counted_alone_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "RESULTS", tmp_path / "counted.json")
+    document.save({"a": Sheet("", ["x"], [["1"]]), "b": Sheet("", ["x"], [["2"]])}, [])
+    document.replace({"b": Sheet("", ["y"], [["3"]])})
+    kept = json.loads(document.RESULTS.read_text())
+    assert kept == {
+        "tables": {"a": {"columns": ["x"], "rows": [["1"]]}, "b": {"columns": ["y"], "rows": [["3"]]}},
+        "budgets": [],
+    }
 
 
 def test_the_page_says_what_the_results_file_says() -> None:

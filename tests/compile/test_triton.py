@@ -8,6 +8,7 @@ those of the heuristic; ``slow`` goes through the whole list of tiles on every a
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -49,11 +50,6 @@ MATRIX_INSTRUCTION = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma",
 WARP_GROUP_ROWS = 64
 
 
-#: Bytes a thread may park beside its registers for the length of the main loop, stored once before and loaded
-#: once after: ptxas does that with a few addresses where it lets one more block of the program be resident.
-PARKED = 32
-
-
 class Layer(NamedTuple):
     """A convolution of ResNet-50: channels, filters, kernel, stride, input size."""
 
@@ -75,6 +71,9 @@ LAYERS = (
     Layer("layer4_conv3", 512, 2048, 1, 1, 7),
     Layer("resnext_conv2", 128, 128, 3, 1, 56, groups=32),
 )
+
+#: Large enough for every tile.
+EVERY = Layer("every", 256, 256, 3, 1, 56)
 
 
 def activation(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -130,9 +129,7 @@ def verify(launch: Launch, capability: int, folder: Path) -> None:
     kernel = compiled(launch, GPUTarget("cuda", capability, 32))
     what = f"{launch.name} {launch.constants} {launch.options} on {capability}"
     used = resources(kernel, folder)
-    parked = PARKED if launch.name in ("conv_kernel", "wgrad_kernel") else 0
-    assert used.stack <= parked, f"{what}: {used.stack} bytes of stack: it spills"
-    assert not used.spills, f"{what}: its main loop spills: {used.spills}"
+    assert not used.stack, f"{what}: {used.stack} bytes of stack: it spills, {used.spills} in its main loop"
     limit = DEVICES[capability].shared_memory
     assert kernel.metadata.shared <= limit, (
         f"{what}: {kernel.metadata.shared} bytes of shared memory of {limit}"
@@ -231,7 +228,7 @@ def test_every_convolution_tile(
     tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_conv, "CONV_TILES", (tile,))
-    call_convolutions(Layer("all", 256, 256, 3, 1, 56), torch.bfloat16)
+    call_convolutions(EVERY, torch.bfloat16)
     verify_all([lau for lau in launches if lau.name == "conv_kernel"], capability, tmp_path)
 
 
@@ -242,21 +239,47 @@ def test_every_weight_gradient_tile(
     tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile,))
-    call_convolutions(Layer("all", 256, 256, 3, 1, 56), torch.bfloat16)
+    call_convolutions(EVERY, torch.bfloat16)
     verify_all([lau for lau in launches if lau.name == "wgrad_kernel"], capability, tmp_path)
+
+
+def verify_on_hip(launches: list[Launch]) -> None:
+    """Nothing assumes NVIDIA: the same kernels compile for an MI300. They have not run on one."""
+    assert launches
+    for launch in distinct(launches):
+        kernel = compiled(launch, HIP)
+        what, text = f"{launch.name} {launch.constants} {launch.options}", kernel.asm["amdgcn"]
+        assert kernel.metadata.shared <= HIP_FACTS.shared_memory, f"{what}: {kernel.metadata.shared} bytes"
+        spilled = [int(count) for count in re.findall(r"\.vgpr_spill_count:\s+(\d+)", text)]
+        assert spilled == [0], f"{what}: {spilled} registers spilled"
+        if launch.name in ("conv_kernel", "wgrad_kernel"):
+            assert "mfma" in text, f"{what}: no mfma"
 
 
 @pytest.mark.slow
 def test_hip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing assumes NVIDIA: the same kernels compile for an MI300. They have not run on one."""
     noted: list[Launch] = []
     intercept(monkeypatch, HIP_FACTS, noted.append)
     call_convolutions(LAYERS[0], torch.bfloat16)
     call_pointwise(torch.bfloat16)
-    for launch in distinct(noted):
-        kernel = compiled(launch, HIP)
-        assert kernel.metadata.shared <= HIP_FACTS.shared_memory, (
-            f"{launch.name}: {kernel.metadata.shared} bytes"
-        )
-        if launch.name in ("conv_kernel", "wgrad_kernel"):
-            assert "mfma" in kernel.asm["amdgcn"], f"{launch.name} {launch.constants}: no mfma"
+    verify_on_hip(noted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tile", CONV_TILES, ids=str)
+def test_every_convolution_tile_on_hip(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[Launch] = []
+    intercept(monkeypatch, HIP_FACTS, noted.append)
+    monkeypatch.setattr(_conv, "CONV_TILES", (tile,))
+    call_convolutions(EVERY, torch.bfloat16)
+    verify_on_hip([lau for lau in noted if lau.name == "conv_kernel"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tile", WGRAD_TILES, ids=str)
+def test_every_weight_gradient_tile_on_hip(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[Launch] = []
+    intercept(monkeypatch, HIP_FACTS, noted.append)
+    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile,))
+    call_convolutions(EVERY, torch.bfloat16)
+    verify_on_hip([lau for lau in noted if lau.name == "wgrad_kernel"])

@@ -57,11 +57,8 @@ def test_whole_network(emulator: Emulator) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("backend", ["cuda", "triton"])
-def test_whole_networks(backend: str, name: str, emulator: Emulator) -> None:
-    """Not for races in Triton's kernels: warps that hold copies of one value may all write it to one place
-    (tests/triton/test_emulated.py tells those apart)."""
-    emulator.pytest("-k", f"{backend}-{name}", WHOLE_NETWORKS, timeout=14400, race=backend == "cuda")
+def test_whole_networks(name: str, emulator: Emulator) -> None:
+    emulator.pytest("-k", f"cuda-{name}", WHOLE_NETWORKS, timeout=14400)
 
 
 @pytest.mark.slow

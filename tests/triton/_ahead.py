@@ -33,10 +33,10 @@ DTYPES = {
 
 #: Shared memory a program may have, in bytes, and processors of a typical device, by compute capability.
 DEVICES = {
-    80: _device.DeviceFacts(108, 163 * 1024),
-    90: _device.DeviceFacts(132, 227 * 1024, copies_boxes=True),
-    100: _device.DeviceFacts(148, 227 * 1024, copies_boxes=True),
-    120: _device.DeviceFacts(188, 99 * 1024),
+    80: _device.DeviceFacts(108, 163 * 1024, capability=8),
+    90: _device.DeviceFacts(132, 227 * 1024, copies_boxes=True, capability=9),
+    100: _device.DeviceFacts(148, 227 * 1024, copies_boxes=True, capability=10),
+    120: _device.DeviceFacts(188, 99 * 1024, capability=12),
 }
 
 HIP = GPUTarget("hip", "gfx942", 64)

@@ -13,16 +13,17 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
 class DeviceFacts(NamedTuple):
-    """How many programs run at once, the shared memory one of them may have (bytes), and whether hardware
-    copies boxes of tensors (TMA)."""
+    """How many programs run at once, the shared memory one of them may have (bytes), whether hardware copies
+    boxes of tensors (TMA), and NVIDIA's compute capability in whole numbers; 0 for another vendor's."""
 
     processors: int
     shared_memory: int
     copies_boxes: bool = False
+    capability: int = 0
 
 
 #: Stands in where tensors are not on a GPU (interpreter, compiling ahead of time): an A100's.
-DEFAULT_FACTS = DeviceFacts(processors=108, shared_memory=163 * 1024)
+DEFAULT_FACTS = DeviceFacts(processors=108, shared_memory=163 * 1024, capability=8)
 
 #: Compute capabilities, in whole numbers, whose matrix units read shared memory as TMA lays it out. 12.0 has
 #: TMA too, but multiplies out of registers, and not all of its 3×3 kernels compile better (tests/compile).
@@ -36,8 +37,8 @@ LEAST_SHARED_MEMORY = 64 * 1024
 def _facts_of(index: int | None) -> DeviceFacts:
     properties = torch.cuda.get_device_properties(index)
     shared = getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED_MEMORY)
-    copies_boxes = torch.version.hip is None and properties.major in BOX_CAPABILITIES
-    return DeviceFacts(properties.multi_processor_count, shared, copies_boxes)
+    capability = properties.major if torch.version.hip is None else 0
+    return DeviceFacts(properties.multi_processor_count, shared, capability in BOX_CAPABILITIES, capability)
 
 
 def device_facts(device: torch.device) -> DeviceFacts:

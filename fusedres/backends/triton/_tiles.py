@@ -17,6 +17,7 @@ from torch._library.triton import is_wrap_triton_enabled
 
 from fusedres.backends.triton._boxes import Box
 from fusedres.backends.triton._device import INTERPRETED, DeviceFacts, cdiv, power_of_two
+from fusedres.backends.triton._spills import SPILLED, Configuration
 from fusedres.ops._planned import TILES, learn_tile, learning_tiles
 
 
@@ -77,6 +78,7 @@ class Problem(NamedTuple):
     """What the choice of a tile depends on. ``loads`` are tensors read a row tile (2 with BN backward);
     ``walk`` is what only timing tells apart: filter, strides, dilation, direction."""
 
+    kernel: str
     rows: int
     columns: int
     depth: int
@@ -108,8 +110,20 @@ def shared_memory(problem: Problem, tile: Tile) -> int:
     return (tile.num_stages * stage + formed) * block_depth(problem, tile) * problem.dtype.itemsize
 
 
+def spills(problem: Problem, tile: Tile) -> bool:
+    """Whether the compiled kernel is known to keep values in local memory."""
+    shape = (tile.BM, tile.BN, tile.num_warps, tile.num_stages)
+    run = Configuration(problem.kernel, problem.facts.capability, problem.loads[0], *shape)
+    return problem.formed and problem.dtype.itemsize == 2 and run in SPILLED
+
+
 def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
-    """The tiles that suit the problem, largest first, with as many stages as shared memory holds."""
+    """The tiles that suit the problem, largest first, with as many stages as shared memory holds and as do
+    not spill."""
+
+    def possible(tile: Tile) -> bool:
+        return shared_memory(problem, tile) <= problem.facts.shared_memory and not spills(problem, tile)
+
     fits = []
     exact = problem.dtype == torch.float32 and problem.precision == "ieee"
     for tile in tiles:
@@ -121,9 +135,9 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
             continue
         if problem.formed and area >= (EXACT_FORMED_AREA if exact else FORMED_AREA):
             tile = tile._replace(num_warps=8)
-        while tile.num_stages > 1 and shared_memory(problem, tile) > problem.facts.shared_memory:
+        while tile.num_stages > 1 and not possible(tile):
             tile = tile._replace(num_stages=tile.num_stages - 1)
-        if shared_memory(problem, tile) <= problem.facts.shared_memory:
+        if possible(tile):
             fits.append(tile)
     return fits or [tiles[-1]]
 
@@ -142,14 +156,10 @@ def autotuning() -> bool:
     return not INTERPRETED and wish != "0" and (wish != "" or learning_tiles())
 
 
-def plan_key(kernel: Any, problem: Problem) -> tuple[object, ...]:
+def plan_key(problem: Problem) -> tuple[object, ...]:
     """A problem as a plan writes it down: plain values alone."""
-    values = {
-        **problem._asdict(),
-        "dtype": str(problem.dtype).removeprefix("torch."),
-        "facts": tuple(problem.facts),
-    }
-    return kernel.__name__, *values.values()
+    dtype = str(problem.dtype).removeprefix("torch.")
+    return tuple(problem._replace(dtype=dtype, facts=tuple(problem.facts)))  # type: ignore[arg-type]
 
 
 def _planned(key: tuple[object, ...], configs: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
@@ -219,7 +229,7 @@ def plan(
     configs: tuple[tuple[int, ...], ...] = tuple(
         (t.BM, t.BN, block_depth(problem, t), t.num_warps, t.num_stages) for t in fits
     )
-    known = plan_key(kernel, problem)
+    known = plan_key(problem)
     timed = autotuning()
     if not timed:
         configs = (_planned(known, configs) or configs[fits.index(choose(problem, fits))],)

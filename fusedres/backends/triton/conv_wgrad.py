@@ -61,7 +61,8 @@ def conv_wgrad(
     precision = dot_precision(x.dtype)
     formed = in_s is not None or p is not None
     problem = Problem(
-        kg, columns, pixels, groups, x.dtype, precision, (2 if y is not None else 1, 1), formed,
+        "wgrad_kernel", kg, columns, pixels, groups,
+        x.dtype, precision, (2 if y is not None else 1, 1), formed,
         device_facts(x.device), (taps_h, taps_w, *stride, *dilation),
     )  # fmt: skip
     splits = _splits(problem)
