@@ -99,8 +99,9 @@ def test_numbers(op: str, patch: PatchCase) -> None:
         assert_same_bits(second, first, f"{op}, {patch.why}")
 
 
+@pytest.mark.slow  # four kernels more to translate where they are emulated
 @pytest.mark.parametrize("op", RULES)
-def test_tf32(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_and_fp16(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32 has fp16's ten bits of mantissa, and is held to fp16's 2× rule, on values that both hold."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     rules, case = RULES[op], CASES[0].case(op)
