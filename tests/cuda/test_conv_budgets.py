@@ -42,7 +42,7 @@ def test_stride_2(emulator: Emulator) -> None:
     (case,) = counted(Library(), "layer2.0.conv2", ("infer",))
     assert "conv_patch" in case.kernel
     busy = case.times(chip_of("A100"), IMAGES)
-    assert busy.l2 < 0.9 * busy.tensor_cores  # an implicit GEMM in tiles of 128 × 64: 1.6 times as long
+    assert busy.l2 < busy.tensor_cores  # an implicit GEMM in tiles of 128 × 64: 1.6 times as long
     verify(findings([case]))
 
 
