@@ -66,7 +66,6 @@ constexpr int kSlotChunks = 4;
 constexpr int kSlotBytes = 16 * kSlotChunks;
 constexpr int kPatchStages = 3;  // of the ring of weights
 constexpr int kMaxPatchTaps = 9;
-constexpr int kMaxPatchStep = 2;
 
 // 512 slots in the 8 taps of a 3x3 that bring some; at stride 2, 576 in 3 of the shorter phase's 4.
 constexpr int patch_slots_per_tap(int step) { return step == 1 ? 64 : 192; }

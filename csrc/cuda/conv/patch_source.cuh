@@ -8,10 +8,10 @@
 // across ends of rows and images too, and a slot's number has the key's parity.
 //
 // At stride 2 neighbouring result pixels must have neighbouring slots as well, so rows and columns are stored
-// by parity; and a patch of all four parities would be 1.7 to 2 times as large as one at stride 1, in two
-// buffers too much for two blocks an SM. So a patch holds two of them, what one phase of the taps reads: in
-// phase 0 even columns of even rows and odd ones of odd rows, for 5 of a 3x3's taps, in phase 1 the others,
-// for 4. A pitch of slots is a pair of rows, even then odd.
+// by parity; and a patch of all four parities has up to 816 slots on ResNet's maps, in two buffers too much
+// for two blocks an SM. So a patch holds two of them, what one phase of the taps reads: in phase 0 even
+// columns of even rows and odd ones of odd rows, for 5 of a 3x3's taps, in phase 1 the others, for 4. A pitch
+// of slots is a pair of rows, even then odd.
 #pragma once
 
 #include "cuda/conv/mma.cuh"
