@@ -21,6 +21,7 @@ class Miss(NamedTuple):
 
 
 STEM = "the stem's three channels are gathered value by value, and fill no 16-byte access"
+STRIDED = "a strided gradient runs the 128 × 64 tile of any taps"
 OTHER = "other resources, *"
 SASS = "SASS / HMMA, forward"
 
@@ -37,7 +38,7 @@ KNOWN: tuple[Miss, ...] = (
     Miss(
         SASS,
         "layer[234].0.conv2 *",
-        "at stride 2 no patch fits: the implicit GEMM forms an address a copy, tap by tap",
+        "at stride 2 a tap brings three slots of the next phase's patch a thread (kernels.md)",
     ),
     Miss(SASS, "*.conv2 *", "a patch's pixels have slots and rotations of their own (kernels.md, version 6)"),
     Miss(
@@ -45,12 +46,8 @@ KNOWN: tuple[Miss, ...] = (
         "layer1.?.conv1 *",
         "64 filters: a tile of 128 × 64 has half the products to hide its copies behind",
     ),
-    Miss(
-        OTHER,
-        "layer?.0.conv2 [!w]*",
-        "at stride 2 no patch fits: an implicit GEMM fetches a pixel 2.25 times, in tiles of 128 × 64",
-    ),
-    Miss(OTHER, "layer?.0.downsample.0 dgrad*", "a strided gradient runs the 128 × 64 tile of any taps"),
+    Miss(OTHER, "layer[234].0.conv2 dgrad*", STRIDED),
+    Miss(OTHER, "layer?.0.downsample.0 dgrad*", STRIDED),
     Miss(
         OTHER,
         "*.conv[23] wgrad*",

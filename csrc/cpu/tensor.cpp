@@ -27,8 +27,8 @@ bool is_channels_last(const Tensor& x) {
   return true;
 }
 
-// malloc maps the larger outputs anew each time, and gives the end of its heap back where 128 KB are free: both
-// fault the pages of the next forward again.
+// malloc maps the larger outputs anew each time, and gives the end of its heap back where 128 KB are free:
+// both fault the pages of the next forward again.
 constexpr int64_t kLeastPooled = 32 << 10;
 
 void give_back(void* data) { output_pool().give_back(data); }

@@ -32,6 +32,20 @@ def test_usual_convolutions(emulator: Emulator) -> None:
     verify(findings(cases))
 
 
+def test_stride_2(emulator: Emulator) -> None:
+    """A 3×3 at stride 2 comes from patches, and so keeps an A100's L2 less busy than its tensor cores."""
+    from benchmarks.kernels.budgets import IMAGES, findings
+    from benchmarks.kernels.chips import chip_of
+    from benchmarks.kernels.facts import Library
+    from benchmarks.kernels.measure import counted
+
+    (case,) = counted(Library(), "layer2.0.conv2", ("infer",))
+    assert "conv_patch" in case.kernel
+    busy = case.times(chip_of("A100"), IMAGES)
+    assert busy.l2 < busy.tensor_cores  # an implicit GEMM in tiles of 128 × 64: 1.6 times as long
+    verify(findings([case]))
+
+
 @pytest.mark.slow
 def test_every_convolution(emulator: Emulator) -> None:
     from benchmarks.kernels.facts import Library

@@ -59,6 +59,8 @@ __device__ __forceinline__ void add_rows(
 // relu(value * scale + shift + add)
 template <typename T, typename Tile>
 struct AffineAct {
+  static constexpr bool kForward = true;
+
   const ConvParams& p;
   const Sharing<T, Tile>& mine;
   Values<T> scale, shift;
@@ -87,6 +89,8 @@ struct AffineAct {
 // The result as it is; its count, mean and sum of squared deviations in the tile, by channel.
 template <typename T, typename Tile>
 struct Moments {
+  static constexpr bool kForward = true;
+
   const ConvParams& p;
   const Sharing<T, Tile>& mine;
   Values<T> sum{};
@@ -150,6 +154,8 @@ struct Moments {
 // A gradient, plus `add`; where there is a BatchNorm before it, masked by that one's ReLU, and summed.
 template <typename T, typename Tile>
 struct MaskedGradient {
+  static constexpr bool kForward = false;
+
   const ConvParams& p;
   const Sharing<T, Tile>& mine;
   Values<T> scale, shift, mean, sum{}, projected{};

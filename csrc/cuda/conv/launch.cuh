@@ -36,9 +36,9 @@ struct ConvFamily {
     launch(name, conv_gemm_kernel<Traits>, grid, target, plan.params);
   }
 
-  template <typename Tile>
+  template <int kStep, typename Tile>
   void patch() const {
-    using Traits = PatchTraits<T, Tile, Prologue, Epilogue, Weights>;
+    using Traits = PatchTraits<T, Tile, kStep, Prologue, Epilogue, Weights>;
     launch(name, conv_patch_kernel<Traits>, conv_grid<Tile>(plan, 1, plan.patch_bytes), target, plan.params);
   }
 
@@ -50,13 +50,22 @@ struct ConvFamily {
     gemm<Walk::kPointwise, Tile64x64>();
   }
 
-  void patches() const {
+  template <int kStep>
+  void patches_at() const {
     if constexpr (sizeof(T) == 2) {
-      if (plan.tile == ConvTile::k128x128) return patch<Tile128x128>();
+      if (plan.tile == ConvTile::k128x128) return patch<kStep, Tile128x128>();
     }
-    if (plan.tile == ConvTile::k128x64) return patch<Tile128x64>();
-    if (plan.tile == ConvTile::k128x32) return patch<Tile128x32>();
-    patch<Tile64x64>();
+    if (plan.tile == ConvTile::k128x64) return patch<kStep, Tile128x64>();
+    if (plan.tile == ConvTile::k128x32) return patch<kStep, Tile128x32>();
+    if constexpr (kStep == 1) patch<1, Tile64x64>();
+  }
+
+  // A gradient walks its source pixel by pixel, whatever the stride.
+  void patches() const {
+    if constexpr (Epilogue<T, Tile64x64>::kForward) {
+      if (plan.params.patch.step == 2) return patches_at<2>();
+    }
+    patches_at<1>();
   }
 
   void taps() const {

@@ -58,24 +58,29 @@ struct MaskParams {
   float* sums;
 };
 
-// A patch in shared memory (see patch_source.cuh). While the taps of one chunk of channels are multiplied,
-// all but the last kPatchStages - 2 of them each bring kPatchSlotsPerTap slots of the next chunk's patch.
+// A patch in shared memory (see patch_source.cuh) serves one phase of the taps: all of them at stride 1. At
+// stride 2 a tap reads every second row and column, and phases are two: taps whose row and column have the
+// same parity, and the rest. While the taps of one phase are multiplied, all but the last kPatchStages - 2 of
+// them each bring patch_slots_per_tap(stride) slots of the next phase's patch.
 constexpr int kSlotChunks = 4;
 constexpr int kSlotBytes = 16 * kSlotChunks;
 constexpr int kPatchStages = 3;  // of the ring of weights
-constexpr int kPatchSlotsPerTap = 64;
 constexpr int kMaxPatchTaps = 9;
 
-// In slots.
+// 512 slots in the 8 taps of a 3x3 that bring some; at stride 2, 576 in 3 of the shorter phase's 4.
+constexpr int patch_slots_per_tap(int step) { return step == 1 ? 64 : 192; }
+
+// In slots. Taps are numbered as they are walked, phase by phase.
 struct PatchParams {
-  int step;                          // source_step, 1 or 2: columns and rows are stored by parity
-  int half;                          // of a row that one column parity has
-  int pitch;                         // of a row
-  int plane;                         // of a row parity
-  int extra_rows;                    // rows of an image's patch beyond its result rows
-  int slots;                         // of a patch at most
+  int step;                          // source_step, which is also how many phases there are
+  int half;                          // of a row's slots: what a row of the source fills at most
+  int pitch;                         // of a row: `step` rows of the source
+  int gap;                           // of an image's slots: what its halo takes beyond its result rows
+  int slots;                         // of a phase's patch at most
+  int first_phase_taps;              // the other phase has the rest
   uint32_t tap_word[kMaxPatchTaps];  // from the first tap to this one
-  int weight_step;                   // values of a weight row from tap to tap
+  int weight_jump[kMaxPatchTaps];    // values of a weight row to the next tap
+  int weight_back;                   // from the last to the first
 };
 
 // Whether a gradient's kernels turn the weights as they load fragments: ldmatrix turns 16-bit values alone.
@@ -112,10 +117,10 @@ struct ConvParams {
 };
 
 // Of a patch kernel: the table of slots and `patches` buffers, then the ring of weights; or the results in
-// fp32.
-constexpr int patch_shared_bytes(int slots, int patches, int tile_m, int tile_n) {
-  const int pipeline =
-      slots * (static_cast<int>(sizeof(int)) + patches * kSlotBytes) + kPatchStages * tile_n * kSlotBytes;
+// fp32. There are two buffers: of two phases each has its own, one phase takes them in turn.
+constexpr int patch_shared_bytes(int slots, int step, int patches, int tile_m, int tile_n) {
+  const int pipeline = slots * (step * static_cast<int>(sizeof(int)) + patches * kSlotBytes) +
+                       kPatchStages * tile_n * kSlotBytes;
   const int results = tile_m * tile_n * static_cast<int>(sizeof(float));
   return pipeline > results ? pipeline : results;
 }

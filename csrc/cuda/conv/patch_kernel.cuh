@@ -9,24 +9,27 @@
 namespace fusedres::cuda {
 
 template <
-    typename T_, typename Tile_, typename Prologue_, template <typename, typename> typename Epilogue_,
-    template <typename, typename> typename Weights_>
+    typename T_, typename Tile_, int kStep_, typename Prologue_,
+    template <typename, typename> typename Epilogue_, template <typename, typename> typename Weights_>
 struct PatchTraits {
   using T = T_;
   using Tile = Tile_;
   using Prologue = Prologue_;
-  using Left = PatchSource<T, Tile, Prologue>;
+  static constexpr int kStep = kStep_;  // stride 1 or 2
+  using Left = PatchSource<T, Tile, kStep, Prologue>;
   using Right = Weights_<T, Tile>;
   static constexpr int kPatches = 1 + Prologue::kSources;  // buffers: two, and one of the second source
-  static_assert(
-      Right::kPieces + Left::kPiecesPerTap <= Tile::kSteps * Tile::kMmasM, "a copy a row of products");
+  // Copies of a tap, spread over its rows of products.
+  static constexpr int kPieces = Right::kPieces + Left::kPiecesPerTap;
+  static constexpr int kPlaces = Tile::kSteps * Tile::kMmasM;
+  static constexpr int kPiecesPerPlace = (kPieces + kPlaces - 1) / kPlaces;
 
   template <typename U, typename V>
   using EpilogueOf = Epilogue_<U, V>;
 };
 
-// The reduction: chunks of channels outside, taps inside. While a chunk's taps are multiplied the next
-// chunk's patch arrives, a few copies a tap, and weights kPatchStages - 1 taps ahead.
+// The reduction: chunks of channels outside, phases of taps, taps inside. While a phase's taps are multiplied
+// the next phase's patch arrives, a few copies a tap, and weights kPatchStages - 1 taps ahead.
 template <typename Traits>
 __device__ __forceinline__ void patch_mainloop(
     const ConvParams& p, const PixelClass& c, const TilePlace& place, char* shared,
@@ -50,12 +53,11 @@ __device__ __forceinline__ void patch_mainloop(
   __syncthreads();  // the table is complete
 
   while (!left.done()) left.copy(2 * left.buffer_bytes());
-  // Weights of the taps that follow each other lie p.patch.weight_step apart.
   int ahead_tap = 0, ahead_channel = 0;
   const auto advance = [&] {
+    const int jump = p.patch.weight_jump[Traits::kStep == 1 ? 0 : ahead_tap];  // at stride 1 all are the same
     const bool wraps = ++ahead_tap == p.taps;
-    const auto chunk = Right::values_of(p, Left::kChannels);
-    right.advance(wraps ? chunk - (p.taps - 1) * p.patch.weight_step : p.patch.weight_step);
+    right.advance(wraps ? Right::values_of(p, Left::kChannels) + p.patch.weight_back : jump);
     if (wraps) {
       ahead_tap = 0;
       ahead_channel += Left::kChannels;
@@ -75,16 +77,19 @@ __device__ __forceinline__ void patch_mainloop(
   const auto next = [&](uint32_t stage) {
     return stage == ring + (kStages - 1) * Right::kBytes ? ring : stage + Right::kBytes;
   };
-  int buffer = 0;
-  for (int channel = 0; channel < p.depth; channel += Left::kChannels) {
+  int channel = 0, phase = 0, buffer = 0, tap = 0;
+  while (channel < p.depth) {
+    const int next_phase = phase + 1 == Traits::kStep ? 0 : phase + 1;
+    const int next_channel = next_phase == 0 ? channel + Left::kChannels : channel;
     const int other_buffer = left.buffer_bytes() - buffer;
-    left.start(channel + Left::kChannels, other_buffer);
+    left.start(next_phase, next_channel, other_buffer);
     const int other_ahead = 2 * left.buffer_bytes() - other_buffer;
-    for (int tap = 0; tap < p.taps; ++tap) {
+    const int first_tap = tap, end_tap = next_phase == 0 ? p.taps : p.patch.first_phase_taps;
+    for (; tap < end_tap; ++tap) {
       cp_async_wait<kStages - 2>();
-      if (Traits::Prologue::kForms && tap == 0) left.form(channel, buffer);
-      __syncthreads();  // weights, and at the first tap the patch, are there; the stage written next has been
-                        // read
+      if (Traits::Prologue::kForms && tap == first_tap) left.form(phase, channel, buffer);
+      __syncthreads();  // weights, and at a phase's first tap the patch, are there; the stage written next
+                        // has been read
       const uint32_t tap_word = p.patch.tap_word[tap], patch = left.patches() + buffer;
       uint32_t rows[Tile::kMmasM];
 #pragma unroll
@@ -96,10 +101,16 @@ __device__ __forceinline__ void patch_mainloop(
             sums, [&](uint32_t(&b)[4], int j) { Right::load(b, reading, right_lane, k, j); },
             [&](int i) { return rows[i] ^ flip; },
             [&](int i) {
-              const int slot = k * Tile::kMmasM + i;
-              if (slot < Right::kPieces) right.copy(slot, ahead_channel, writing);
-              if (slot >= Right::kPieces && slot < Right::kPieces + Left::kPiecesPerTap)
-                left.copy(other_ahead);
+              const int place = k * Tile::kMmasM + i;
+#pragma unroll
+              for (int j = 0; j < Traits::kPiecesPerPlace; ++j) {
+                const int piece = place * Traits::kPiecesPerPlace + j;
+                if (piece < Right::kPieces) {
+                  right.copy(piece, ahead_channel, writing);
+                } else if (piece < Traits::kPieces) {
+                  left.copy(other_ahead);
+                }
+              }
             });
       }
       advance();
@@ -107,7 +118,10 @@ __device__ __forceinline__ void patch_mainloop(
       reading = next(reading);
       writing = next(writing);
     }
+    if (next_phase == 0) tap = 0;
     buffer = other_buffer;
+    phase = next_phase;
+    channel = next_channel;
   }
   cp_async_wait<0>();
 }

@@ -51,9 +51,13 @@ struct Planner {
 
   bool use_patch() {
     const ConvTile tile = choose_tile(true);
+    // At stride 2 the smallest tile is left to the implicit GEMM: where tiles are few, it splits its
+    // reduction.
+    if (plan.params.source_step_h > 1 && tile == ConvTile::k64x64) return false;
     const TileSize size = size_of(tile);
     if (!plan_patch(plan.params, size.m)) return false;
-    plan.patch_bytes = patch_shared_bytes(plan.params.patch.slots, 1 + traits.sources, size.m, size.n);
+    const PatchParams& patch = plan.params.patch;
+    plan.patch_bytes = patch_shared_bytes(patch.slots, patch.step, 1 + traits.sources, size.m, size.n);
     if (plan.patch_bytes > device.shared_bytes) return false;
     use(ConvKernel::kPatch, tile);
     return true;
