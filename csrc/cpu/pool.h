@@ -1,4 +1,4 @@
-// Memory of large outputs, which the next outputs use again.
+// Memory of outputs, which the next outputs use again.
 #pragma once
 
 #include <cstdint>

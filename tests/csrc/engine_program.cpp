@@ -57,6 +57,7 @@ const Case kCases[] = {
     {"many panels", 1, 5, 7, {130, 64, 3, 3, 1, 1, 1, 1}},
     {"packed inputs", 2, 5, 7, {259, 37, 1, 1}},
     {"packed, strided", 1, 7, 9, {226, 22, 1, 1, 2, 2}},
+    {"panels of other groups", 1, 5, 6, {256, 64, 1, 1, 1, 1, 0, 0, 1, 1, 2}},
     {"packed patches", 1, 9, 7, {257, 21, 3, 3, 1, 1, 1, 1}},
 };
 
@@ -212,7 +213,32 @@ void check_block(Algorithm algorithm, int64_t images, int64_t threads, std::mt19
   ++failures;
 }
 
-// Blocks that meet once, at the end, are the same blocks one after the other, bit for bit.
+// Parts of a batch are of two sizes, and Winograd's scratch does not grow evenly with the images.
+void check_uneven_parts(Algorithm algorithm, int64_t images, int64_t threads, std::mt19937& random) {
+  const Case c{"basic", images, 8, 8, {128, 128, 3, 3, 1, 1, 1, 1}};
+  const auto at = Guarded::At::kEnd;
+  const Operands first(c, algorithm, at, random), second(c, algorithm, at, random);
+  const auto conv = [](const Operands& o) {
+    return BlockConv{o.packed.data(), o.scale.as<float>(), o.shift.as<float>()};
+  };
+  const int64_t bytes = first.y_count * first.size();
+  const Guarded whole(bytes, at, kPoison), apart(bytes, at, kPoison);
+  const auto map_of = [&](const Guarded& data) {
+    return dense_map(data.data(), images, 8, 8, 128, first.size());
+  };
+  const Block block{{conv(first), conv(second), {}}, {}};
+  ThreadTeam team(threads), alone(1);
+  run_block(block, first.in, map_of(whole), team);
+  for (int64_t n = 0; n < images; ++n)
+    run_block(block, first.in.from_image(n, 1), map_of(apart).from_image(n, 1), alone);
+  if (std::memcmp(whole.data(), apart.data(), bytes) == 0) return;
+  std::printf(
+      "%ld images, algorithm %d, %ld threads: not each image by itself\n", static_cast<long>(images),
+      static_cast<int>(algorithm), static_cast<long>(threads));
+  ++failures;
+}
+
+// Blocks in one region are the same blocks one after the other, bit for bit.
 void check_blocks(Algorithm algorithm, int64_t threads, std::mt19937& random) {
   const Case cases[7] = {
       {"reduce", 1, 9, 11, {64, 48, 1, 1}},       {"middle", 1, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1}},
@@ -282,6 +308,8 @@ void check(Algorithm algorithm) {
       if (can_run_wgrad(algorithm) && c.filter.groups == 1 && c.filter.dilation_h == 1)
         check_wgrad(c, algorithm, at, random);
     }
+  for (const int64_t images : {7, 28, 31})
+    for (const int64_t threads : {1, 2}) check_uneven_parts(algorithm, images, threads, random);
   if (winograd_outputs(algorithm) > 0) return;
   for (const int64_t images : {1, 5})
     for (const int64_t threads : {1, 3}) check_block(algorithm, images, threads, random);

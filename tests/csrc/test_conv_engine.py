@@ -109,6 +109,8 @@ GROUPED = (
     Case("quads_pointwise", 2, 32, 5, 5, 32, groups=4),
     Case("part_of_a_panel", 2, 48, 7, 9, 48, 3, 1, 1, groups=12),
     Case("odd_groups", 2, 30, 9, 9, 45, 3, 1, 1, groups=15),
+    Case("pointwise_groups", 1, 64, 6, 5, 512, groups=2),
+    Case("more_pointwise_groups", 2, 512, 5, 5, 512, groups=16),
     Case("wide_groups", 1, 144, 6, 5, 150, 3, 1, 1, groups=3),
     Case("more_filters", 1, 4, 6, 6, 96, 3, 1, 1, groups=2),
     Case("more_channels", 1, 400, 6, 6, 100, 3, 1, 1, groups=100),
@@ -344,7 +346,7 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
 def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: torch.dtype) -> None:
-    """More threads than images go through all blocks together, meeting once; else each goes by itself."""
+    """More threads than images go through all blocks together; else each goes by itself."""
     direct = int(Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT)
     fast = int(Algorithm.WINOGRAD_F32) if engine.runs(Algorithm.WINOGRAD_F32) else direct
     three = fast if dtype == torch.float32 else direct
@@ -372,6 +374,23 @@ def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: tor
             operands = [list(column) for column in zip(*block, strict=True)]
             apart = OPS.blocks_packed(apart, *operands, [length], [joins])
     assert_same_bits(whole, apart, f"{n} images, {count} threads")
+
+
+@pytest.mark.parametrize(("n", "channels", "size"), [(28, 128, 8), (28, 128, 7), (44, 512, 9), (31, 256, 14)])
+def test_parts_of_a_batch_share_no_scratch(n: int, channels: int, size: int) -> None:
+    """Winograd's scratch does not grow evenly with the images: seven may need more than eight."""
+    if not engine.runs(Algorithm.WINOGRAD_F32):
+        pytest.skip("this CPU, build or FUSEDRES_CPU_ISA does not run Winograd")
+    w = torch.randn(channels, channels, 3, 3) / (channels * 9) ** 0.5
+    packed = OPS.conv_pack(w, (1, 1), (1, 1), int(Algorithm.WINOGRAD_F32))
+    vectors = [torch.rand(channels) + 0.5, torch.randn(channels)]
+    x = torch.randn(n, channels, size, size).contiguous(memory_format=NHWC)
+    operands = ([packed] * 2, [vectors[0]] * 2, [vectors[1]] * 2)
+    with threads(2):
+        whole = OPS.blocks_packed(x, *operands, [2], [0])
+        inner = OPS.conv_packed(x, packed, *vectors, None, True)
+        apart = OPS.conv_packed(inner, packed, *vectors, x, True)
+    assert_same_bits(whole, apart, f"{n} images of {channels} x {size} x {size}")
 
 
 def test_refused_blocks() -> None:

@@ -137,7 +137,11 @@ void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
   if (alone > 0) {
     const int64_t parts = team.size * std::min(alone / team.size, kPartsOfThread);
     const int64_t group = std::min(ceil_div(alone, parts), images_at_once(block, in));
-    const int64_t bytes = bytes_of(group, 1);
+    // Fewer images may need more: Winograd's blocks of patches are as even as they can be.
+    int64_t bytes = 0;
+    for (const int64_t part : {alone / parts, ceil_div(alone, parts)})
+      for (const int64_t images : {std::min(group, part), part % group})
+        if (images > 0) bytes = std::max(bytes, bytes_of(images, 1));
     char* memory = scratch_memory(bytes * team.size);
     team.run({parts}, [&](int64_t, int64_t part, int64_t thread) {
       Alone one;

@@ -25,7 +25,7 @@ void run_conv(
 // `in` and `out` are dense and do not overlap.
 void run_block(const Block& block, const Map& in, const Map& out, Team& team);
 
-// Blocks one after the other over fewer images than threads, which meet once, at the end; with more images
+// Blocks one after the other over fewer images than threads, in one parallel region; with more images
 // run_block lets each thread go by itself. Of `outs` all but the last are sizes: those maps stay inside.
 void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team);
 

@@ -97,7 +97,9 @@ Weights first_weights(const void* next, int64_t chunk, int64_t chunks) {
 }  // namespace
 
 bool DirectConv::packs_inputs(int64_t taps, int64_t panels) const {
-  return tiles->pack_rows != nullptr && taps == 1 && panels >= kPanelsWorthPacking;
+  const PackedHeader& header = packed_header(packed);
+  const bool all_read_the_same = header.run == packed_channels(header);  // no groups
+  return tiles->pack_rows != nullptr && taps == 1 && panels >= kPanelsWorthPacking && all_read_the_same;
 }
 
 void DirectConv::pack(const TileCommon& common, const Tile& tile, float* lines) const {

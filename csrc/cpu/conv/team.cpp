@@ -1,6 +1,8 @@
 #include "cpu/conv/team.h"
 
 #include <atomic>
+#include <exception>
+#include <mutex>
 #include <thread>
 
 #include "cpu/conv/shape.h"
@@ -37,6 +39,11 @@ class Phases {
         context_(context),
         counters_(chunks.size() * (threads + 1)) {}
 
+  // What the first chunk that failed has thrown; to be asked when all threads have left.
+  void rethrow() const {
+    if (failure_ != nullptr) std::rethrow_exception(failure_);
+  }
+
   void enter(int64_t thread) {
     for (size_t phase = 0; phase < chunks_.size(); ++phase) {
       Counter* counters = &counters_[phase * (threads_ + 1)];
@@ -48,7 +55,7 @@ class Phases {
         std::atomic<int64_t>& claimed = counters[owner].value;
         for (int64_t chunk; (chunk = own.begin + claimed.fetch_add(1, std::memory_order_relaxed)) < own.end;
              ++mine)
-          work_(context_, static_cast<int64_t>(phase), chunk, thread);
+          attempt(static_cast<int64_t>(phase), chunk, thread);
       }
       if (mine > 0) done.fetch_add(mine, std::memory_order_acq_rel);
       for (int spins = 0; done.load(std::memory_order_acquire) < chunks_[phase]; ++spins)
@@ -57,6 +64,18 @@ class Phases {
   }
 
  private:
+  // A chunk that fails (no memory for a thread's scratch) counts as done: the others wait for it.
+  void attempt(int64_t phase, int64_t chunk, int64_t thread) {
+    try {
+      work_(context_, phase, chunk, thread);
+    } catch (...) {
+      const std::lock_guard guard(failing_);
+      if (failure_ == nullptr) failure_ = std::current_exception();
+    }
+  }
+
+  std::mutex failing_;
+  std::exception_ptr failure_;
   const std::vector<int64_t>& chunks_;
   const int64_t threads_;
   const Work work_;
@@ -75,6 +94,7 @@ void Team::run_phases(const std::vector<int64_t>& chunks, PhaseWork work, const 
   }
   Phases phases(chunks, size, work, context);
   fork([](void* shared, int64_t thread) { static_cast<Phases*>(shared)->enter(thread); }, &phases);
+  phases.rethrow();
 }
 
 }  // namespace fusedres::conv

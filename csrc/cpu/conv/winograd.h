@@ -48,7 +48,7 @@ struct WinogradConv {
   char* scratch = nullptr;
   Watcher watcher;
 
-  // Choose for `parts` threads; needs packed, in and out.
+  // Choose for so many threads; needs packed, in and out.
   void plan(int64_t for_threads);
   int64_t scratch_bytes() const;
   // Phases run one after the other, the chunks of each at once. One phase unless the panels are split.
