@@ -21,6 +21,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fusedres import plan
 from fusedres._settings import BACKEND, PRECISION, state
+from fusedres.nn._parts import unobserved
 from fusedres.nn._watched import Watched
 from fusedres.ops import _checks
 from fusedres.ops._caches import on_forget
@@ -33,6 +34,10 @@ KEPT = 8
 
 _Circumstances = tuple[object, ...]
 
+#: Moved by every :func:`forget`: a note whose run began before is not kept.
+_FORGOTTEN = [0]
+_LOCK = threading.Lock()
+
 
 @dataclass(frozen=True)
 class _Note:
@@ -44,36 +49,41 @@ class _Note:
 
 _Notes = dict[_Circumstances, _Note]
 
-#: By a module's ``id``, which costs a quarter of what ``WeakKeyDictionary`` does.
+#: By a module's ``id``, which costs a quarter of what ``WeakKeyDictionary`` does. A note ends with its module
+#: or when it no longer holds; it holds a module's parts, so one that these refer to by an attribute stays.
 _NOTES: dict[int, tuple[ref[nn.Module], _Notes]] = {}
-_LOCK = threading.Lock()
 
 
 def _forget(tensors: Iterable[Tensor] | None) -> None:
     with _LOCK:
+        _FORGOTTEN[0] += 1
         _NOTES.clear()  # cheap to note again
 
 
 on_forget(_forget)
 
 
-def _recalled(owner: nn.Module, circumstances: _Circumstances) -> Prepared | None:
+def _recalled(owner: nn.Module, circumstances: _Circumstances) -> _Note | None:
     known = _NOTES.get(id(owner))
     if known is None or known[0]() is not owner:
         return None
     note = known[1].get(circumstances)
-    return note.run if note is not None and note.watched.unchanged(owner) else None
-
-
-def _note(owner: nn.Module, circumstances: _Circumstances, run: Prepared, watched: Watched) -> None:
-    if not watched.unchanged(owner):  # hooks, or parameters made in inference mode
-        return
+    if note is None or note.watched.unchanged(owner):
+        return note
     with _LOCK:
+        known[1].pop(circumstances, None)
+    return None
+
+
+def _keep(owner: nn.Module, circumstances: _Circumstances, note: _Note, forgotten: int) -> None:
+    with _LOCK:
+        if _FORGOTTEN[0] != forgotten:
+            return
         known = _NOTES.get(id(owner))
         notes = known[1] if known is not None and known[0]() is owner else {}
         while len(notes) >= KEPT:
             del notes[next(iter(notes))]
-        notes[circumstances] = _Note(run, watched)
+        notes[circumstances] = note
         everyone, address = _NOTES, id(owner)  # names of a module are gone when the interpreter ends
         everyone[address] = ref(owner, lambda _: everyone.pop(address, None)), notes
 
@@ -91,11 +101,11 @@ def recall(
     """
     if torch.compiler.is_compiling() or id(block) not in _NOTES or not nothing_watches(x):
         return None
-    run = _recalled(block, _of_block(x, choice, parts))
-    if run is None:
+    note = _recalled(block, _of_block(x, choice, parts))
+    if note is None:
         return None
-    _saw(block, run)
-    return run(_checks.nhwc(x))
+    _passed(block, note)
+    return note.run(_checks.nhwc(x))
 
 
 def noting(
@@ -106,14 +116,18 @@ def noting(
     parts: Sequence[nn.Module] | None = None,
 ) -> Tensor:
     """``call()``, which is ``block(x)``; what ran it, if that can run alone, is noted for :func:`recall`."""
-    if torch.compiler.is_compiling():
+    # Only the CPU's back-end prepares blocks. Others would pay for the look at their modules in vain.
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not nothing_watches(x):
         return call()
+    forgotten = _FORGOTTEN[0]
+    # Before the call: what changes while it runs has changed since.
+    watched = Watched([*block.modules()][1:], block) if parts is None else Watched(parts)
     with prepared_seen() as ready:
         out = call()
-    if ready:
-        watched = Watched([*block.modules()][1:], block) if parts is None else Watched(parts)
-        _note(block, _of_block(x, choice, parts), ready[0], watched)
-        _saw(block, ready[0])
+    if ready and watched.can_tell():
+        note = _Note(ready[0], watched)
+        _keep(block, _of_block(x, choice, parts), note, forgotten)
+        _passed(block, note)
     return out
 
 
@@ -124,47 +138,80 @@ def _of_block(x: Tensor, choice: Choice, parts: Sequence[nn.Module] | None) -> _
 
 # --- the blocks of a model -----------------------------------------------------------------------------
 
-_SEEN = threading.local()
+_PASSED = threading.local()
 
 
 @contextmanager
-def _blocks_seen() -> Iterator[list[tuple[nn.Module, Prepared]]]:
-    """The blocks that this thread runs inside the context, and by what."""
-    outer, _SEEN.blocks = getattr(_SEEN, "blocks", None), []
+def _blocks_passed() -> Iterator[list[tuple[nn.Module, _Note]]]:
+    """The blocks that this thread runs inside the context, and by which notes."""
+    outer, _PASSED.blocks = getattr(_PASSED, "blocks", None), []
     try:
-        yield _SEEN.blocks
+        yield _PASSED.blocks
     finally:
-        _SEEN.blocks = outer
+        _PASSED.blocks = outer
 
 
-def _saw(block: nn.Module, run: Prepared) -> None:
-    blocks = getattr(_SEEN, "blocks", None)
+def _passed(block: nn.Module, note: _Note) -> None:
+    blocks = getattr(_PASSED, "blocks", None)
     if blocks is not None:
-        blocks.append((block, run))
+        blocks.append((block, note))
+
+
+#: The classes whose call is their notes' run and nothing else, as long as nobody patches them.
+_PLAIN: dict[type[nn.Module], tuple[object, object]] = {}
+
+
+def plain(cls: type[nn.Module]) -> None:
+    """Say that calling a ``cls`` is its ``forward`` as it stands now; subclasses say nothing."""
+    _PLAIN[cls] = cls.__call__, cls.forward
+
+
+plain(nn.Sequential)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    cls = type(module)
+    return _PLAIN.get(cls) == (cls.__call__, cls.forward) and unobserved(module)
 
 
 def through(owner: nn.Module, stages: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """``x`` through ``stages``, the parts of ``owner``: as one call, once its blocks were seen."""
+    """``x`` through ``stages``, one after the other: as one call, once their blocks were seen to allow it.
+
+    They do where ``stages`` are plain ``nn.Sequential`` of nothing but residual blocks.
+    """
     if torch.compiler.is_compiling() or not nothing_watches(x):
         return _one_by_one(stages, x)
-    standing = plan.standing()
-    if standing is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
+    generation = plan.generation()
+    if generation is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return _one_by_one(stages, x)
     threads = torch.get_num_threads()
-    circumstances = x.shape, x.dtype, x.device, state(), standing, threads, *map(id, stages)
-    run = _recalled(owner, circumstances)
-    if run is not None:
-        return run(_checks.nhwc(x))
-    with _blocks_seen() as seen:
+    circumstances = x.shape, x.dtype, x.device, state(), generation, threads, *map(id, stages)
+    known = _recalled(owner, circumstances)
+    if known is not None and all(map(_is_plain, stages)):
+        return known.run(_checks.nhwc(x))
+    forgotten = _FORGOTTEN[0]
+    with _blocks_passed() as passed:
         out = _one_by_one(stages, x)
-    blocks = [block for stage in stages if type(stage) is nn.Sequential for block in stage]
-    if blocks and [block for block, _ in seen] == blocks and all(type(s) is nn.Sequential for s in stages):
-        (_, first), *others = seen
-        joined = first.joined([run for _, run in others])
-        if joined is not None:
-            parts = [module for stage in stages for module in stage.modules()]
-            _note(owner, circumstances, joined, Watched(parts))
+    note = _joined(stages, passed)
+    if note is not None:
+        _keep(owner, circumstances, note, forgotten)
     return out
+
+
+def _joined(stages: Sequence[nn.Module], passed: Sequence[tuple[nn.Module, _Note]]) -> _Note | None:
+    """What ran the blocks of ``stages``, as one, if that was all that ran."""
+    blocks = [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
+    if not blocks or [block for block, _ in passed] != blocks or not all(map(_is_plain, [*stages, *blocks])):
+        return None
+    (_, first), *others = passed
+    run = first.run.joined([note.run for _, note in others])
+    if run is None:
+        return None
+    watched = Watched([module for stage in stages for module in stage.modules()])
+    # The blocks' own notes are older: where they hold, nothing has changed since they ran.
+    if not watched.can_tell() or not all(note.watched.unchanged(block) for block, note in passed):
+        return None
+    return _Note(run, watched)
 
 
 def _one_by_one(stages: Sequence[nn.Module], x: Tensor) -> Tensor:

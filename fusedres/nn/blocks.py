@@ -128,3 +128,7 @@ class FusedBottleneck(FusedModule, Bottleneck):
                 plan=chosen,
             ),
         )
+
+
+for _block in (FusedBasicBlock, FusedBottleneck):
+    _recall.plain(_block)

@@ -50,6 +50,7 @@ def nothing_watches(x: Tensor) -> bool:
         type(x) is Tensor
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
         and not torch.is_autocast_enabled(x.device.type)

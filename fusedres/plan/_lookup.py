@@ -107,7 +107,7 @@ def forget_known() -> None:
 # --- look-up -----------------------------------------------------------------------------------------
 
 
-def standing() -> int | None:
+def generation() -> int | None:
     """A number that every change of a plan moves; ``None`` while a plan is being made."""
     return _GENERATION[0] if SESSION.get() is None else None
 

@@ -40,6 +40,7 @@ def test_gpu_files(emulator: Emulator) -> None:
     emulator.pytest("-m", "gpu and not slow", *GPU_TESTS, timeout=1800, caching_allocator=True)
 
 
+@pytest.mark.slow
 def test_largest_tiles(emulator: Emulator) -> None:
     """One processor has work enough with few tiles, and is given large ones."""
     emulator.pytest("tests/cuda/test_conv_dgrad_weights.py", timeout=1800, processors=1)

@@ -16,7 +16,6 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 import fusedres
 from fusedres._build import extension_missing
 from fusedres.backends.cpu import engine
-from fusedres.nn import _recall
 from tests._parity import assert_same_bits
 
 if extension_missing("_C") is not None or not engine.runs(engine.Algorithm.WINOGRAD_F32):
@@ -173,8 +172,29 @@ def hooked_anywhere(model: Any) -> None:
 
 
 def patched_forward(model: Any) -> None:
-    block = model.layer1[1]
-    block.forward = lambda x: x * 2
+    block, forward = model.layer1[1], model.layer1[1].forward
+    block.forward = lambda x: forward(x) * 2
+
+
+def patched_stage(model: Any) -> None:
+    stage, forward = model.layer2, model.layer2.forward
+    stage.forward = lambda x: forward(x) * 2
+
+
+def block_of_another_class(model: Any) -> None:
+    class Doubled(type(model.layer3[0])):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)  # type: ignore[no-any-return]
+
+    model.layer3[1].__class__ = Doubled
+
+
+def called_otherwise(model: Any) -> None:
+    class Doubled(type(model.layer3[0])):  # type: ignore[misc]
+        def __call__(self, x: Tensor) -> Tensor:
+            return 2 * super().__call__(x)  # type: ignore[no-any-return]
+
+    model.layer3[1].__class__ = Doubled
 
 
 def another_class(model: Any) -> None:
@@ -198,38 +218,51 @@ def loaded(model: Any) -> None:
 CHANGES = (
     replaced_weight, changed_weight, changed_stem, changed_statistics, changed_eps, replaced_block,
     replaced_stage, one_block_more, training_norm, hooked_stage, hooked_block, hooked_convolution,
-    hooked_anywhere, patched_forward, another_class, behind_autograd, loaded,
+    hooked_anywhere, patched_forward, patched_stage, another_class, block_of_another_class, called_otherwise,
+    behind_autograd, loaded,
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("warmed", [True, False], ids=["later", "first"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_change_is_seen_at_once(model: Any, x: Tensor, change: Callable[[Any], None]) -> None:
-    before = warm(model, x)
+def test_a_change_is_seen(model: Any, x: Tensor, change: Callable[[Any], None], warmed: bool) -> None:
+    """At once, and in every call that follows; also one that was there before the first call."""
+    before = warm(copy.deepcopy(model), x) if not warmed else warm(model, x)
     change(model)
     try:
         with torch.no_grad(), fusedres.backend("cpu"):  # a switch that no note was made under
-            norms = copy.deepcopy([m for m in model.modules() if isinstance(m, nn.BatchNorm2d)])
+            norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+            states = [copy.deepcopy(norm.state_dict()) for norm in norms]
             expected = model(x)
-        for norm, was in zip(
-            [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], norms, strict=True
-        ):
-            norm.load_state_dict(was.state_dict())  # one that trains has moved
-        with torch.no_grad():
-            after = model(x)
+        assert not torch.equal(expected, before)
+        for call in range(4):
+            if change is training_norm:  # it has moved its statistics
+                for norm, state in zip(norms, states, strict=True):
+                    norm.load_state_dict(state)
+            with torch.no_grad():
+                assert_same_bits(model(x), expected, f"{change.__name__}, call {call}")
     finally:
         for handle in model.__dict__.get("handles", ()):
             handle.remove()
-    assert not torch.equal(after, before)
-    assert_same_bits(after, expected, change.__name__)
 
 
-def test_a_patched_class_is_seen(model: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = warm(model, x)
-    cls = type(model.layer1[0])
-    forward = cls.forward
-    monkeypatch.setattr(cls, "forward", lambda self, x: 2 * forward(self, x))
+@pytest.mark.parametrize("warmed", [True, False], ids=["later", "first"])
+@pytest.mark.parametrize("patched", ["block", "sequential"])
+@pytest.mark.parametrize("name", ["forward", "__call__"])
+def test_a_patched_class_is_seen(
+    model: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch, patched: str, name: str, warmed: bool
+) -> None:
+    cls = type(model.layer1[0]) if patched == "block" else nn.Sequential
+    before = warm(copy.deepcopy(model), x)
+    if warmed:
+        warm(model, x)
+    own = getattr(cls, name)
+    monkeypatch.setattr(cls, name, lambda self, x: own(self, x) + 0.5 * x.mean())
     with torch.no_grad():
-        assert not torch.equal(model(x), before)
+        first = model(x)
+        assert not torch.equal(first, before)
+        for _ in range(3):
+            assert_same_bits(model(x), first, "every call")
 
 
 def test_contexts_and_modes_are_seen(model: Any, x: Tensor, calls: list[int]) -> None:
@@ -273,13 +306,17 @@ def test_a_foreign_part_goes_block_by_block(model: Any, x: Tensor, calls: list[i
 
 
 def test_nothing_keeps_a_model_alive(x: Tensor) -> None:
-    gc.collect()
-    notes = len(_recall._NOTES)
     model = made()
     warm(model, x)
-    assert len(_recall._NOTES) == notes + 7
-    gone = weakref.ref(model.layer1[0])
+
+    def register(of: Any) -> None:
+        of.layer2.register_forward_hook(lambda module, args, out: of.features.append(out))
+
+    register(model)
+    model.features = []
+    with torch.no_grad():
+        model(x)
+    gone = weakref.ref(model)
     del model
     gc.collect()
     assert gone() is None
-    assert len(_recall._NOTES) == notes
