@@ -45,14 +45,14 @@ def main() -> None:
     tiles = [torch.rand(1568, channels, device="cuda") for _ in range(2)]
     run("bn_finalize", 1, ops.bn_finalize, torch.full((1568,), 128.0, device="cuda"), *tiles, v[0], v[1])
     run("affine_add_act", 1, ops.affine_add_act, a, v[0], v[1], b, v[2], v[3])
-    run("bn_act_bwd_reduce", 2, ops.bn_act_bwd_reduce, a, b, c, None, None, v[0], v[1])
+    run("bn_act_bwd_reduce", 1, ops.bn_act_bwd_reduce, a, b, c, None, None, v[0], v[1])
     run("bn_act_bwd_apply", 1, ops.bn_act_bwd_apply, a, b, *v[:3])
     run("bn_act_bwd_apply_two", 1, ops.bn_act_bwd_apply, a, b, *v[:3], c, *v[3:])
     y = activation(*STEM)
     s, t, mean, invstd = (torch.rand(STEM[1], device="cuda") for _ in range(4))
     run("affine_act_maxpool", 1, ops.affine_act_maxpool, y, s, t)
     out, index = ops.affine_act_maxpool(y, s, t, backend="reference")
-    run("affine_act_maxpool_bwd", 2, ops.affine_act_maxpool_bwd, out, index, y, s, t, mean, invstd)
+    run("affine_act_maxpool_bwd", 1, ops.affine_act_maxpool_bwd, out, index, y, s, t, mean, invstd)
 
 
 if __name__ == "__main__":
