@@ -5,8 +5,8 @@
 
 namespace fusedres::conv {
 
-// What a thread has scratch memory for: a convolution's or a block's run, weights packed for one call, and the
-// packed inputs of its own tiles.
+// What a thread has scratch memory for: a convolution's or a block's run, weights packed for one call, and
+// the packed inputs of its own tiles.
 enum class Scratch { kRun, kWeights, kInputs };
 
 // At least `bytes`, aligned to 64, valid until this thread's next call for the same use. It grows, is never
