@@ -77,5 +77,5 @@ class Watched:
 
 
 def _state(tensors: list[Tensor]) -> list[list[object]]:
-    """What :func:`fingerprint` asks, attribute by attribute: in half of the time."""
+    """What :func:`fingerprint` asks, attribute by attribute: in less time."""
     return [list(map(attribute, tensors)) for attribute in _ATTRIBUTES]
