@@ -64,6 +64,7 @@ const Case kCases[] = {
 bool suits(const Filter& f, Algorithm algorithm) {
   const bool plain = f.rows == 3 && f.cols == 3 && f.stride_h == 1 && f.stride_w == 1 && f.dilation_h == 1 &&
                      f.dilation_w == 1 && f.groups == 1;
+  if (parts_of(algorithm) > 0) return f.groups == 1;
   return winograd_outputs(algorithm) == 0 || plain;
 }
 

@@ -50,6 +50,7 @@ PackedHeader header_for(
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1 ||
        filter.dilation_h != 1 || filter.dilation_w != 1 || groups != 1))
     fail(std::string(op) + ": Winograd's algorithms need a 3 x 3 filter of stride 1, dilation 1, 1 group");
+  if (parts_of(chosen) > 0 && groups != 1) fail(std::string(op) + ": products in parts need 1 group");
   if (filter.rows * filter.cols > kMostTaps)
     fail(
         std::string(op) + ": a filter may have at most " + std::to_string(kMostTaps) + " taps; got " +

@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kSmallWeights = 1300 * 1024;
 constexpr int64_t kSmallBlock = 160 * 1024;
 constexpr int64_t kLargeBlock = 512 * 1024;
+constexpr int64_t kLargeBlockOfParts = 800 * 1024;  // packed: 1024 -> 512 at 14 x 14 from 92 to 108 GFLOP/s
 constexpr int64_t kBlockTiles = 256;
 
 // Output pixels cut into segments of equal length, none crossing the end of a row. The last segment of a
@@ -96,19 +97,30 @@ Weights first_weights(const void* next, int64_t chunk, int64_t chunks) {
 
 }  // namespace
 
+bool DirectConv::packs_always() const { return tiles->packing != nullptr && tiles->packing->worth_panels == 0; }
+
 bool DirectConv::packs_inputs(int64_t taps, int64_t panels) const {
   const PackedHeader& header = packed_header(packed);
+  const InputPacking* packing = tiles->packing;
+  if (packing == nullptr || packs_always()) return packing != nullptr;
   const bool all_read_the_same = header.run == packed_channels(header);  // no groups
-  return tiles->pack_rows != nullptr && taps == 1 && panels >= kPanelsWorthPacking && all_read_the_same;
+  return taps == 1 && panels >= packing->worth_panels && all_read_the_same;
 }
 
-void DirectConv::pack(const TileCommon& common, const Tile& tile, float* lines) const {
-  const float* rows[kPackedRows];
-  for (int64_t i = 0; i < kPackedRows; ++i) {
-    const int64_t row = std::min(i, 2 * common.rows - 1);
-    rows[i] = reinterpret_cast<const float*>(tile.in[row / common.rows] + row % common.rows * common.in_step);
+void DirectConv::pack(const TileCommon& common, const Tile& tile, char* packed_input) const {
+  const int64_t bytes = tiles->packing->bytes(common.run);
+  for (int64_t tap = 0; tap < common.tap_count; ++tap) {
+    const char* const halves[2] = {tile.in[0] + common.taps[tap], tile.in[1] + common.taps[tap]};
+    tiles->packing->pack(halves, common.rows, common.in_step, common.run, packed_input + tap * bytes);
   }
-  tiles->pack_rows(rows, common.run, lines);
+}
+
+// What a tile of so many pixels reads.
+int64_t DirectConv::input_bytes(int64_t pixels) const {
+  const PackedHeader& header = packed_header(packed);
+  if (packs_always())
+    return header.filter.rows * header.filter.cols * tiles->packing->bytes(header.run);
+  return pixels * in.pixel * step_w * step_h;
 }
 
 void DirectConv::plan(int64_t threads) {
@@ -122,11 +134,12 @@ void DirectConv::plan(int64_t threads) {
   // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block from 545 to 510 us).
   split_panels = panels >= threads &&
                  (tile_count < threads || (weights > kSmallWeights && weights > in.images * in.image));
-  const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;
+  const int64_t tile_bytes = input_bytes(2 * segments.length);
   const int64_t written = 2 * segments.length * out.pixel * (residual.data != nullptr ? 2 : 1);
   const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;
+  const int64_t large = packs_always() ? kLargeBlockOfParts : kLargeBlock;
   block = std::clamp<int64_t>(
-      small ? kSmallBlock / (tile_bytes + written) : kLargeBlock / tile_bytes, 1, kBlockTiles);
+      small ? kSmallBlock / (tile_bytes + written) : large / tile_bytes, 1, kBlockTiles);
   // Panels of other groups read other channels: nothing to keep for the next panel.
   if (header.run < packed_channels(header)) block = kBlockTiles;
   // A chunk of less than a block would read the weights more often.
@@ -158,17 +171,14 @@ void DirectConv::run(int64_t chunk) const {
   common.tap_count = taps.count;
   common.run = taps.run;
   common.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-  const TileKernel kernels[2] = {tiles->kernel(segments.length, 1), tiles->kernel(segments.length, 2)};
-
   const bool packs = packs_inputs(taps.count, own_panels.end - own_panels.begin);
-  const int64_t packed_floats = round_up(taps.run, 4) * kPackedRows;
-  float* packed_inputs =
-      packs ? reinterpret_cast<float*>(scratch_memory(
-                  4 * packed_floats * std::min(block, own_tiles.end - own_tiles.begin), Scratch::kInputs))
-            : nullptr;
-  const TileKernel packed_kernels[2] = {
-      packs ? tiles->packed_kernel(segments.length, 1) : nullptr,
-      packs ? tiles->packed_kernel(segments.length, 2) : nullptr};
+  const int64_t packed_bytes = packs ? taps.count * tiles->packing->bytes(taps.run) : 0;
+  char* packed_inputs = packs ? scratch_memory(
+                                    packed_bytes * std::min(block, own_tiles.end - own_tiles.begin),
+                                    Scratch::kInputs)
+                              : nullptr;
+  const auto kernel = packs ? tiles->packing->kernel : tiles->kernel;
+  const TileKernel kernels[2] = {kernel(segments.length, 1), kernel(segments.length, 2)};
 
   if (tiles->enter != nullptr) tiles->enter(common);
   const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;
@@ -208,13 +218,11 @@ void DirectConv::run(int64_t chunk) const {
         }
         const int pair = odd_end && t + 1 == in_block ? 0 : 1;
         if (packs) {
-          float* lines = packed_inputs + t * packed_floats;
-          if (p == own_panels.begin) pack(common, tile, lines);
-          tile.in[0] = reinterpret_cast<const char*>(lines);
-          packed_kernels[pair](common, tile);
-        } else {
-          kernels[pair](common, tile);
+          char* packed_input = packed_inputs + t * packed_bytes;
+          if (p == own_panels.begin) pack(common, tile, packed_input);
+          tile.in[0] = packed_input;
         }
+        kernels[pair](common, tile);
       }
     }
     if (!split_panels)

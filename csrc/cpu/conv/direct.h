@@ -32,8 +32,10 @@ struct DirectConv {
   void run(int64_t chunk) const;
 
  private:
+  bool packs_always() const;
   bool packs_inputs(int64_t taps, int64_t panels) const;
-  void pack(const TileCommon& common, const Tile& tile, float* lines) const;
+  int64_t input_bytes(int64_t pixels) const;
+  void pack(const TileCommon& common, const Tile& tile, char* packed_input) const;
 };
 
 }  // namespace fusedres::conv

@@ -15,6 +15,8 @@ const TileFamily kTilesGroupsAvx512{};
 const TileFamily kTilesF32Avx512{};
 const TileFamily kTilesBf16Avx512{};
 const TileFamily kTilesBf16Amx{};
+const TileFamily kTilesF32Amx{};
+const TileFamily kTiles2F32Amx{};
 const WgradKernels kWgradAvx512{};
 const WgradBf16Kernels kWgradBf16Amx{};
 const WinogradTransforms kWinogradAvx512{};

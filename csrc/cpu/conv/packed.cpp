@@ -171,6 +171,28 @@ void pack_amx_merged_bf16(const PackedHeader& header, const Panel<BFloat16>& pan
           }
 }
 
+// [2][r][s][c / 32][part][16][16][2]: of 16 filters, B tiles of each part; a row pairs channels i and i + 16.
+void pack_parts_f32(const PackedHeader& header, Panel<float>& panel, BFloat16* out) {
+  const int64_t parts = parts_of(static_cast<Algorithm>(header.algorithm));
+  constexpr int64_t kTileValues = 512, kStep = 32;
+  const int64_t taps = header.filter.rows * header.filter.cols, steps = ceil_div(header.run, kStep);
+  const int64_t half = taps * steps * parts * kTileValues;
+  for (int64_t c = 0; c < steps * kStep; ++c) {
+    const float* gathered = c < header.run ? panel.channel(c) : nullptr;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      BFloat16* tiles = out + (tap * steps + c / kStep) * parts * kTileValues + c % 16 * kStep + c % kStep / 16;
+      for (int64_t k = 0; k < kPanel; ++k) {
+        float left = gathered != nullptr ? gathered[tap * kPanel + k] : 0.0f;
+        for (int64_t part = 0; part < parts; ++part) {
+          const BFloat16 rounded = from_float<BFloat16>(left);
+          tiles[k / 16 * half + part * kTileValues + k % 16 * 2] = rounded;
+          left -= to_float(rounded);
+        }
+      }
+    }
+  }
+}
+
 // Channels that the filters of one panel read, at most.
 int64_t widest_run(const Filter& filter) {
   int64_t widest = 0;
@@ -207,6 +229,7 @@ int64_t panel_bytes(const PackedHeader& header) {
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   const int64_t side = winograd_outputs(algorithm) + 2;
   const int64_t taps = side > 2 ? side * side : f.rows * f.cols;
+  if (const int64_t parts = parts_of(algorithm)) return taps * round_up(header.run, 32) * kPanel * parts * 2;
   return taps * header.run * kPanel * element_size(data_type(algorithm));
 }
 
@@ -233,6 +256,7 @@ void pack_panel(
   char* to = static_cast<char*>(out) + kPackedDataOffset + panel * panel_bytes(header);
   if (data_type(algorithm) == DataType::kFloat32) {
     Panel<float> filters(header, weights, strides, panel);
+    if (parts_of(algorithm) > 0) return pack_parts_f32(header, filters, reinterpret_cast<BFloat16*>(to));
     auto* data = reinterpret_cast<float*>(to);
     switch (winograd_outputs(algorithm)) {
       case 2:

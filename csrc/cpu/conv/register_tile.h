@@ -9,6 +9,9 @@
 
 namespace fusedres::conv {
 
+// Pixels of a packed line: 14 and two that nobody reads.
+constexpr int64_t kPackedRows = 16;
+
 // Broadcast the 32-bit value (an fp32, or two bf16) at base + kRow * step. Seven rows are reached from one
 // base with the scaled addresses of x86; left to itself the compiler keeps fourteen pointers and spills them.
 template <int kRow>
@@ -127,7 +130,7 @@ inline __attribute__((always_inline)) void move_to_total(__m512 (&sum)[kRows][2]
   }
 }
 
-// With kPacked the inputs lie as pack_rows wrote them, at tile.in[0].
+// With kPacked the inputs lie as they were packed, at tile.in[0].
 template <class Arithmetic, int kRows, int kHalves, bool kPacked>
 __attribute__((noinline)) void register_tile(const TileCommon& common, const Tile& tile) {
   static_assert(kRows >= 1 && kRows <= 7 && (kHalves == 1 || kHalves == 2));

@@ -19,8 +19,11 @@ Staging plan_staging(const PackedHeader& header, const Map& in, bool produced) {
   Staging staging;
   const bool strided_pointwise =
       !produced && filter.pointwise() && (filter.stride_h > 1 || filter.stride_w > 1);
-  staging.needed = produced || filter.pad_h > 0 || filter.pad_w > 0 || channels != in.channels ||
-                   rows_collide(in.pixel * filter.stride_w);
+  // Inputs in parts are gathered row by row.
+  const bool collides =
+      parts_of(static_cast<Algorithm>(header.algorithm)) == 0 && rows_collide(in.pixel * filter.stride_w);
+  staging.needed =
+      produced || filter.pad_h > 0 || filter.pad_w > 0 || channels != in.channels || collides;
   if (!staging.needed) return staging;
   if (strided_pointwise) {
     staging.take_h = filter.stride_h;

@@ -37,11 +37,12 @@ bool can_run(Algorithm algorithm) {
   if (algorithm == Algorithm::kDirectF32 || algorithm == Algorithm::kDirectBf16Dot) return true;
   if (active_isa() != Isa::kAvx512) return false;
   static const bool amx = has_avx512_bf16() && has_amx();
-  return algorithm != Algorithm::kDirectBf16Amx || amx;
+  return amx || (algorithm != Algorithm::kDirectBf16Amx && parts_of(algorithm) == 0);
 }
 
 bool can_run_wgrad(Algorithm algorithm) {
-  return active_isa() == Isa::kAvx512 && algorithm != Algorithm::kDirectBf16Dot && can_run(algorithm);
+  return active_isa() == Isa::kAvx512 && algorithm != Algorithm::kDirectBf16Dot && parts_of(algorithm) == 0 &&
+         can_run(algorithm);
 }
 
 Isa tile_isa(Algorithm algorithm) {
@@ -53,6 +54,7 @@ Isa tile_isa(Algorithm algorithm) {
 const TileFamily& tiles_of(const PackedHeader& header) {
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   if (algorithm == Algorithm::kDirectBf16Amx) return kTilesBf16Amx;
+  if (parts_of(algorithm) > 0) return parts_of(algorithm) == 3 ? kTilesF32Amx : kTiles2F32Amx;
   const TileFamily* const families[3][3] = {
       {&kTilesF32Portable, &kTilesF32Avx2, &kTilesF32Avx512},
       {&kTilesBf16Portable, &kTilesBf16Avx2, &kTilesBf16Avx512},

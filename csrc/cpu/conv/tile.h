@@ -21,6 +21,9 @@ struct TileCommon {
   float floor = 0;  // 0 with ReLU, -infinity without
 };
 
+// Pixels of both halves, at most.
+constexpr int64_t kMostTileRows = 32;
+
 struct Tile {
   const char* in[2];
   char* out[2];
@@ -36,14 +39,16 @@ struct Tile {
   int64_t ahead_bytes;
 };
 
-// Pixels of a packed line: 14 and two that nobody reads.
-constexpr int64_t kPackedRows = 16;
-// Packing takes as long as a fifth of a panel's products. These gain 1% on a core that is alone, and 7 to 17%
-// where its other hyperthread works: with 4 panels (512 -> 128) 7% is lost in the one state, none gained in
-// the other.
-constexpr int64_t kPanelsWorthPacking = 8;
-
 using TileKernel = void (*)(const TileCommon&, const Tile&);
+
+// Inputs that many panels read, in an order of the kernels' own. tile.in[0] is then what `pack` wrote.
+struct InputPacking {
+  int64_t worth_panels;  // fewest panels that pay for packing; 0: the family has no other kernels
+  int64_t (*bytes)(int64_t run);
+  // Pack `run` values of each of the `rows` pixels of two halves; pixels lie `step` bytes apart.
+  void (*pack)(const char* const halves[2], int64_t rows, int64_t step, int64_t run, char* out);
+  TileKernel (*kernel)(int64_t rows, int64_t halves);
+};
 
 // The tile kernels of one algorithm on one instruction set.
 struct TileFamily {
@@ -54,10 +59,7 @@ struct TileFamily {
   // Called by each thread before and after its tiles; may be null (AMX sets up its tile registers).
   void (*enter)(const TileCommon&);
   void (*leave)();
-  // For inputs that many panels read, packed: of each value in a run the pixels of both halves side by side,
-  // kPackedRows of them. tile.in[0] is then what pack_rows wrote. Null: this family has none.
-  TileKernel (*packed_kernel)(int64_t rows, int64_t halves) = nullptr;
-  void (*pack_rows)(const float* const* rows, int64_t run, float* out) = nullptr;
+  const InputPacking* packing = nullptr;  // null: this family has none
 };
 
 extern const TileFamily kTilesF32Portable, kTilesBf16Portable, kTilesGroupsPortable;
@@ -66,5 +68,6 @@ extern const TileFamily kTilesGroupsAvx512;
 extern const TileFamily kTilesF32Avx512;
 extern const TileFamily kTilesBf16Avx512;
 extern const TileFamily kTilesBf16Amx;
+extern const TileFamily kTilesF32Amx, kTiles2F32Amx;
 
 }  // namespace fusedres::conv

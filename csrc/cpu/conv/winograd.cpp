@@ -49,15 +49,16 @@ struct WinogradConv::Layout {
     channels = packed_header(conv.packed).filter.in_channels;
     zeros = round_up(channels, kLine);
     points = conv.transforms->points();
-    packs = packed_header(conv.packed).filter.panels() >= kPanelsWorthPacking;
+    const InputPacking* packing = conv.tiles->packing;
+    packs = packing != nullptr && packed_header(conv.packed).filter.panels() >= packing->worth_panels;
     patch = zeros + kLine;
-    group = round_up(channels, 4) * kPackedRows;
+    group = packs ? packing->bytes(channels) / 4 : 0;
     const int64_t groups = Groups(patches, conv.tiles->max_rows).count();
     v_point = (packs ? groups * group : patches * patch) + kLine;
     m_panel = patches * kPanel;
     m_point = m_panel * (conv.point_by_point ? conv.panels_at_once() : 1) + kLine;
     slice_patch = std::max(kLine, kSliceFloats / points / kLine * kLine);
-    slice_point = kPackedRows * slice_patch + kLine;
+    slice_point = 2 * conv.tiles->max_rows * slice_patch + kLine;
   }
   int64_t v_floats() const { return points * v_point; }
   int64_t m_floats() const { return points * m_point; }
@@ -130,7 +131,7 @@ void WinogradConv::transform_inputs(
   const float* zeros = own;
   float* slice = own + layout.zeros;
   const int64_t points = layout.points;
-  const float* values[kPackedRows][kMostWinogradPoints];
+  const float* values[kMostTileRows][kMostWinogradPoints];
   for (int64_t group = range.begin; group < range.end; ++group) {
     const int64_t count = groups.halves_of(group) * groups.rows;
     const auto patch = [&](int64_t i) { return groups.first(2 * group + i / groups.rows) + i % groups.rows; };
@@ -140,7 +141,6 @@ void WinogradConv::transform_inputs(
         transforms->input(values[i], layout.channels, v + patch(i) * layout.patch, layout.v_point);
     }
     if (!layout.packs) continue;
-    const float* rows[kPackedRows];
     for (int64_t c = 0; c < layout.channels; c += layout.slice_patch) {
       const int64_t channels = std::min(layout.slice_patch, layout.channels - c);
       for (int64_t i = 0; i < count; ++i) {
@@ -148,9 +148,13 @@ void WinogradConv::transform_inputs(
         for (int64_t point = 0; point < points; ++point) values[i][point] += channels;
       }
       for (int64_t point = 0; point < points; ++point) {
-        for (int64_t i = 0; i < kPackedRows; ++i)
-          rows[i] = slice + point * layout.slice_point + std::min(i, count - 1) * layout.slice_patch;
-        tiles->pack_rows(rows, channels, v + point * layout.v_point + group * layout.group + c * kPackedRows);
+        const float* first = slice + point * layout.slice_point;
+        const float* second = count > groups.rows ? first + groups.rows * layout.slice_patch : first;
+        const char* const halves[2] = {
+            reinterpret_cast<const char*>(first), reinterpret_cast<const char*>(second)};
+        float* to = v + point * layout.v_point + group * layout.group + tiles->packing->bytes(c) / 4;
+        tiles->packing->pack(
+            halves, groups.rows, layout.slice_patch * 4, channels, reinterpret_cast<char*>(to));
       }
     }
   }
@@ -173,7 +177,7 @@ void WinogradConv::multiply(
   common.run = layout.channels;
   common.floor = -std::numeric_limits<float>::infinity();
   common.in_step = layout.patch * 4;
-  const auto kernel = layout.packs ? tiles->packed_kernel : tiles->kernel;
+  const auto kernel = layout.packs ? tiles->packing->kernel : tiles->kernel;
   const TileKernel kernels[2] = {kernel(common.rows, 1), kernel(common.rows, 2)};
   Tile tile{};
   tile.scale = kOnes;

@@ -57,14 +57,16 @@ class Algorithm(IntEnum):
     DIRECT_BF16_DOT = 2  # vdpbf16ps, or FMAs of the widened values
     DIRECT_BF16_AMX = 3
     WINOGRAD4_F32 = 4  # F(4x4, 3x3): fewer products, about twice direct convolution's error
+    DIRECT_F32_AMX = 5  # three bf16 parts of each fp32, six products of parts: rounds less than FMAs
+    DIRECT2_F32_AMX = 6  # two parts, three products: 17 bits of each operand
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.float32 if self.name.endswith("F32") else torch.bfloat16
+        return torch.float32 if "F32" in self.name else torch.bfloat16
 
 
 #: What ``precision("fast")`` alone allows.
-FAST = frozenset({Algorithm.WINOGRAD4_F32})
+FAST = frozenset({Algorithm.WINOGRAD4_F32, Algorithm.DIRECT2_F32_AMX})
 
 #: A filter's taps (R * S) that the engine takes.
 MOST_TAPS = 128

@@ -1,0 +1,215 @@
+// fp32 tiles on AMX. An fp32 value is the sum of three bf16 values, and the product of two is, but for 2^-26 of it,
+// the sum of six products of parts: high high, high middle, middle high, high low, middle middle, low high. A
+// multiplication of bf16 tiles sums 32 channels before it rounds to the running sums, so these products round less
+// than a chain of FMAs does.
+// With two parts instead of three, and three products, what is left out of a product is at most 3 * 2^-18 of it.
+//
+// An infinity comes out as a NaN: no part of it is the difference of infinities.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC bug 105593
+#include <immintrin.h>
+
+#include <algorithm>
+
+#include "cpu/conv/amx.h"
+#include "cpu/conv/packed.h"
+#include "cpu/conv/tile.h"
+
+namespace fusedres::conv {
+namespace {
+
+constexpr int64_t kStep = 32;             // channels of one multiplication
+constexpr int64_t kTileBytes = 16 * 64;   // of 16 pixels or filters
+constexpr int64_t kMostSteps = 16;        // in one chain of sums: 512 channels
+constexpr int64_t kSums = 256;            // values of a tile
+
+// Of a step of kStep channels.
+template <int kParts>
+struct Step {
+  static constexpr int64_t kHalfBytes = kParts * kTileBytes;  // a half's parts, or those of 16 filters
+  static constexpr int64_t kBytes = 2 * kHalfBytes;           // of both halves
+};
+
+int64_t steps_of(int64_t run) { return ceil_div(run, kStep); }
+
+template <int kParts>
+int64_t packed_bytes(int64_t run) {
+  return steps_of(run) * Step<kParts>::kBytes;
+}
+
+// Tiles 0, 1: sums. 2: a half's input. 3: weights, a row for each pair of channels. Four registers of eight, as in
+// tile_bf16_amx.cpp.
+void enter(const TileCommon& common) {
+  TileConfig config;
+  for (int tile = 0; tile < 4; ++tile) {
+    config.rows[tile] = tile < 3 ? static_cast<uint8_t>(common.rows) : 16;
+    config.row_bytes[tile] = 64;
+  }
+  load_config(config);
+}
+
+void leave() { _tile_release(); }
+
+// The upper half of each value's bits, rounded to nearest.
+inline __attribute__((always_inline)) __m512i rounded(__m512 x) {
+  const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+  return _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+}
+
+// The same of values that may be NaN, whose bits an addition could turn into a number's.
+inline __attribute__((always_inline)) __m512i rounded_or_nan(__m512 x) {
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  return _mm512_mask_mov_epi32(rounded(x), nan, _mm512_set1_epi32(0x7fc00000));
+}
+
+inline __attribute__((always_inline)) __m512 without(__m512 x, __m512i part) {
+  return _mm512_sub_ps(x, _mm512_castsi512_ps(part));
+}
+
+// A dword a lane: the first value's upper half below the second's.
+inline __attribute__((always_inline)) void store_pairs(char* to, __m512i first, __m512i second) {
+  _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(first, 16), second));
+}
+
+// 32 channels of a pixel: a row of 64 bytes of each part, which pairs channels i and i + 16.
+template <int kParts>
+inline __attribute__((always_inline)) void split(__m512 a, __m512 b, char* out) {
+  __m512i of_a = rounded_or_nan(a), of_b = rounded_or_nan(b);
+  store_pairs(out, of_a, of_b);
+#pragma GCC unroll 2
+  for (int part = 1; part < kParts; ++part) {
+    a = without(a, of_a), b = without(b, of_b);
+    of_a = rounded(a), of_b = rounded(b);
+    store_pairs(out + part * kTileBytes, of_a, of_b);
+  }
+}
+
+// [channels / 32][half][part][pixel][16][2]
+template <int kParts>
+void pack(const char* const halves[2], int64_t rows, int64_t step, int64_t run, char* out) {
+  for (int64_t half = 0; half < 2; ++half)
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto* values = reinterpret_cast<const float*>(halves[half] + row * step);
+      char* to = out + half * Step<kParts>::kHalfBytes + row * 64;
+      int64_t left = run;
+      for (; left >= kStep; left -= kStep, values += kStep, to += Step<kParts>::kBytes)
+        split<kParts>(_mm512_loadu_ps(values), _mm512_loadu_ps(values + 16), to);
+      if (left == 0) continue;
+      const uint32_t lanes = (uint32_t{1} << left) - 1;
+      const auto low = static_cast<__mmask16>(lanes), high = static_cast<__mmask16>(lanes >> 16);
+      split<kParts>(_mm512_maskz_loadu_ps(low, values), _mm512_maskz_loadu_ps(high, values + 16), to);
+    }
+}
+
+// Each of the input's first `count` parts by the weights in tile 3.
+template <int kParts, int kHalves>
+inline __attribute__((always_inline)) void multiply_parts(const char* input, int count) {
+#pragma GCC unroll 3
+  for (int part = 0; part < count; ++part, input += kTileBytes) {
+    _tile_loadd(2, input, 64);
+    _tile_dpbf16ps(0, 2, 3);
+    if constexpr (kHalves == 2) {
+      _tile_loadd(2, input + Step<kParts>::kHalfBytes, 64);
+      _tile_dpbf16ps(1, 2, 3);
+    }
+  }
+}
+
+struct Ahead {
+  const char* at;
+  int64_t step;
+
+  void fetch() {
+    for (int64_t line = 0; line < step; line += 64) _mm_prefetch(at + line, _MM_HINT_T1);
+    at += step;
+  }
+};
+
+// The sums of up to kMostSteps steps by 16 filters.
+template <int kParts, int kHalves>
+void multiply(const char* input, const char* weights, int64_t steps, Ahead& ahead, float* sums) {
+  _tile_zero(0);
+  if constexpr (kHalves == 2) _tile_zero(1);
+  for (int64_t k = 0; k < steps; ++k, input += Step<kParts>::kBytes, weights += Step<kParts>::kHalfBytes) {
+#pragma GCC unroll 3
+    for (int part = 0; part < kParts; ++part) {
+      _tile_loadd(3, weights + part * kTileBytes, 64);
+      multiply_parts<kParts, kHalves>(input, kParts - part);
+    }
+    ahead.fetch();
+  }
+  _tile_stored(0, sums, 64);
+  if constexpr (kHalves == 2) _tile_stored(1, sums + kSums, 64);
+}
+
+void store_half(const float* sums, const TileCommon& common, const Tile& tile, int half) {
+  const __m512 floor = _mm512_set1_ps(common.floor);
+  const __m512 scale[2] = {_mm512_loadu_ps(tile.scale), _mm512_loadu_ps(tile.scale + 16)};
+  const __m512 shift[2] = {_mm512_loadu_ps(tile.shift), _mm512_loadu_ps(tile.shift + 16)};
+  const auto lanes = static_cast<uint32_t>((uint64_t{1} << tile.channels) - 1);
+  const __mmask16 mask[2] = {static_cast<__mmask16>(lanes), static_cast<__mmask16>(lanes >> 16)};
+  sums += kSums * half;
+  for (int64_t row = tile.skip[half]; row < common.rows; ++row) {
+    char* out = tile.out[half] + row * common.out_step;
+    const char* residual = tile.residual[half];
+    if (residual != nullptr) residual += row * common.residual_step;
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      __m512 value = _mm512_fmadd_ps(_mm512_load_ps(sums + 2 * kSums * v + row * 16), scale[v], shift[v]);
+      if (residual != nullptr)
+        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask[v], residual + 64 * v));
+      // In this order of operands a NaN passes through, as it does through torch's ReLU.
+      value = _mm512_max_ps(floor, value);
+      _mm512_mask_storeu_ps(out + 64 * v, mask[v], value);
+    }
+  }
+}
+
+// Where a tile will write, and what it will add, comes to L1 while it computes.
+void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
+  for (int64_t row = 0; row < common.rows; ++row) {
+    for (int64_t line = 0; line < 128; line += 64) {
+      _mm_prefetch(tile.out[half] + row * common.out_step + line, _MM_HINT_T1);
+      if (tile.residual[half] != nullptr)
+        _mm_prefetch(tile.residual[half] + row * common.residual_step + line, _MM_HINT_T1);
+    }
+  }
+}
+
+template <int kParts, int kHalves>
+void parts_tile(const TileCommon& common, const Tile& tile) {
+  const int64_t steps = steps_of(common.run) * common.tap_count;
+  Ahead ahead{tile.ahead, (tile.ahead_bytes + 2 * steps - 1) / (2 * steps)};
+  prefetch_outputs(common, tile, 0);
+  if constexpr (kHalves == 2) prefetch_outputs(common, tile, 1);
+  alignas(64) float sums[2][2 * kSums], next[2 * kSums];
+  const char* weights = tile.weights;
+  for (auto& of_filters : sums) {
+    for (int64_t from = 0; from < steps; from += kMostSteps) {
+      const int64_t now = std::min(kMostSteps, steps - from);
+      multiply<kParts, kHalves>(
+          tile.in[0] + from * Step<kParts>::kBytes, weights, now, ahead, from == 0 ? of_filters : next);
+      weights += now * Step<kParts>::kHalfBytes;
+      if (from > 0)
+        for (int64_t i = 0; i < kHalves * kSums; i += 16)
+          _mm512_store_ps(
+              of_filters + i, _mm512_add_ps(_mm512_load_ps(of_filters + i), _mm512_load_ps(next + i)));
+    }
+  }
+  store_half(sums[0], common, tile, 0);
+  if constexpr (kHalves == 2) store_half(sums[0], common, tile, 1);
+}
+
+template <int kParts>
+TileKernel kernel(int64_t, int64_t halves) {
+  return halves == 2 ? parts_tile<kParts, 2> : parts_tile<kParts, 1>;
+}
+
+template <int kParts>
+constexpr InputPacking kPacking = {0, packed_bytes<kParts>, pack<kParts>, kernel<kParts>};
+
+}  // namespace
+
+const TileFamily kTilesF32Amx = {16, kStep, kernel<3>, enter, leave, &kPacking<3>};
+const TileFamily kTiles2F32Amx = {16, kStep, kernel<2>, enter, leave, &kPacking<2>};
+
+}  // namespace fusedres::conv
