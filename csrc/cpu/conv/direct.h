@@ -25,6 +25,7 @@ struct DirectConv {
   bool split_panels = false;
   int64_t chunks = 1, chunks_of_share = 1;
   int64_t block = 1;
+  int64_t halves_in_step = 1;  // a dense map is cut into a multiple of so many halves
 
   // Choose for `threads` threads; needs everything above but `next`.
   void plan(int64_t threads);

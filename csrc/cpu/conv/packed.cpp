@@ -171,26 +171,37 @@ void pack_amx_merged_bf16(const PackedHeader& header, const Panel<BFloat16>& pan
           }
 }
 
-// [2][r][s][c / 32][part][16][16][2]: of 16 filters, B tiles of each part; a row pairs channels i and i + 16.
-void pack_parts_f32(const PackedHeader& header, Panel<float>& panel, BFloat16* out) {
-  const int64_t parts = parts_of(static_cast<Algorithm>(header.algorithm));
-  constexpr int64_t kTileValues = 512, kStep = 32;
-  const int64_t taps = header.filter.rows * header.filter.cols, steps = ceil_div(header.run, kStep);
-  const int64_t half = taps * steps * parts * kTileValues;
-  for (int64_t c = 0; c < steps * kStep; ++c) {
-    const float* gathered = c < header.run ? panel.channel(c) : nullptr;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      BFloat16* tiles = out + (tap * steps + c / kStep) * parts * kTileValues + c % 16 * kStep + c % kStep / 16;
-      for (int64_t k = 0; k < kPanel; ++k) {
-        float left = gathered != nullptr ? gathered[tap * kPanel + k] : 0.0f;
-        for (int64_t part = 0; part < parts; ++part) {
-          const BFloat16 rounded = from_float<BFloat16>(left);
-          tiles[k / 16 * half + part * kTileValues + k % 16 * 2] = rounded;
-          left -= to_float(rounded);
-        }
+// [2][c / 32][part][16][16][2]: of 16 filters, B tiles of each part; a row pairs channels i and i + 16. `lines` are
+// [c][32]; the filters' halves lie `half` values apart.
+void pack_parts(const float* lines, int64_t channels, int64_t parts, int64_t half, BFloat16* out) {
+  constexpr int64_t kTile = 512, kStep = 32;
+  for (int64_t c = 0; c < round_up(channels, kStep); ++c) {
+    BFloat16* tiles = out + c / kStep * parts * kTile + c % 16 * kStep + c % kStep / 16;
+    for (int64_t k = 0; k < kPanel; ++k) {
+      float left = c < channels ? lines[c * kPanel + k] : 0.0f;
+      for (int64_t part = 0; part < parts; ++part) {
+        const BFloat16 rounded = from_float<BFloat16>(left);
+        tiles[k / 16 * half + part * kTile + k % 16 * 2] = rounded;
+        left -= to_float(rounded);
       }
     }
   }
+}
+
+// Taps or points of Winograd's, [2][taps][...] as above if they follow each other in a sum, else [points][2][...].
+void pack_parts_f32(const PackedHeader& header, Panel<float>& panel, BFloat16* out) {
+  const auto algorithm = static_cast<Algorithm>(header.algorithm);
+  const int64_t outputs = winograd_outputs(algorithm), parts = parts_of(algorithm);
+  const int64_t taps = outputs > 0 ? (outputs + 2) * (outputs + 2) : header.filter.rows * header.filter.cols;
+  std::vector<float> lines(taps * header.run * kPanel);
+  outputs == 2   ? pack_winograd_f32<WinogradF2>(header, panel, lines.data())
+  : outputs == 4 ? pack_winograd_f32<WinogradF4>(header, panel, lines.data())
+                 : pack_direct_f32(header, panel, lines.data());
+  const int64_t half = round_up(header.run, 32) * 16 * parts;
+  for (int64_t tap = 0; tap < taps; ++tap)
+    pack_parts(
+        lines.data() + tap * header.run * kPanel, header.run, parts, outputs > 0 ? half : taps * half,
+        out + tap * half * (outputs > 0 ? 2 : 1));
 }
 
 // Channels that the filters of one panel read, at most.

@@ -19,17 +19,34 @@ enum class Algorithm : int32_t {
   kWinograd4F32 = 4,   // F(4x4, 3x3): 36 products for 16 outputs instead of 144; rounds more
   kDirectF32Amx = 5,   // each fp32 as three bf16 parts, six products of parts on the matrix unit
   kDirect2F32Amx = 6,  // as two parts, three products: 17 bits of each operand
+  kWinograd2F32Amx = 7,  // F(2x2, 3x3) with its products made of two parts
 };
-constexpr int32_t kAlgorithms = 7;
+constexpr int32_t kAlgorithms = 8;
 
 // The algorithm's side of a square of outputs, of F(2x2, 3x3) and F(4x4, 3x3); 0 of the others.
 inline int64_t winograd_outputs(Algorithm algorithm) {
-  return algorithm == Algorithm::kWinogradF32 ? 2 : algorithm == Algorithm::kWinograd4F32 ? 4 : 0;
+  switch (algorithm) {
+    case Algorithm::kWinogradF32:
+    case Algorithm::kWinograd2F32Amx:
+      return 2;
+    case Algorithm::kWinograd4F32:
+      return 4;
+    default:
+      return 0;
+  }
 }
 
 // The bf16 parts of an fp32 operand whose products are those of its parts; 0 of the other algorithms.
 inline int64_t parts_of(Algorithm algorithm) {
-  return algorithm == Algorithm::kDirectF32Amx ? 3 : algorithm == Algorithm::kDirect2F32Amx ? 2 : 0;
+  switch (algorithm) {
+    case Algorithm::kDirectF32Amx:
+      return 3;
+    case Algorithm::kDirect2F32Amx:
+    case Algorithm::kWinograd2F32Amx:
+      return 2;
+    default:
+      return 0;
+  }
 }
 
 inline DataType data_type(Algorithm algorithm) {

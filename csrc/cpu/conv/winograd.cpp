@@ -57,7 +57,7 @@ struct WinogradConv::Layout {
     v_point = (packs ? groups * group : patches * patch) + kLine;
     m_panel = patches * kPanel;
     m_point = m_panel * (conv.point_by_point ? conv.panels_at_once() : 1) + kLine;
-    slice_patch = std::max(kLine, kSliceFloats / points / kLine * kLine);
+    slice_patch = round_up(std::max(kLine, kSliceFloats / points / kLine * kLine), conv.tiles->input_group);
     slice_point = 2 * conv.tiles->max_rows * slice_patch + kLine;
   }
   int64_t v_floats() const { return points * v_point; }
@@ -77,7 +77,9 @@ void WinogradConv::plan(int64_t for_threads) {
   const Layout one(*this, 1);
   const int64_t patches = patch_count();
   const int64_t weights = header.bytes;
-  const int64_t v_bytes = one.points * one.patch * 4;  // of a patch
+  // Of a patch.
+  const int64_t v_bytes =
+      one.points * (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / (2 * tiles->max_rows) : one.patch) * 4;
   const int64_t block_bytes = weights <= kSmallWeights ? kBlockOfSmallWeights : kBlockBytes;
   const int64_t fitting = std::max<int64_t>(14, block_bytes / v_bytes / 14 * 14);
   // Splitting the panels reads the weights once; splitting the patches reads them once a chunk.
@@ -179,6 +181,7 @@ void WinogradConv::multiply(
   common.in_step = layout.patch * 4;
   const auto kernel = layout.packs ? tiles->packing->kernel : tiles->kernel;
   const TileKernel kernels[2] = {kernel(common.rows, 1), kernel(common.rows, 2)};
+  if (tiles->enter != nullptr) tiles->enter(common);
   Tile tile{};
   tile.scale = kOnes;
   tile.shift = kZeros;
@@ -201,6 +204,7 @@ void WinogradConv::multiply(
     tile.ahead = coming + group * tile.ahead_bytes;
     kernels[halves - 1](common, tile);
   }
+  if (tiles->leave != nullptr) tiles->leave();
 }
 
 void WinogradConv::transform_outputs(

@@ -59,6 +59,7 @@ class Algorithm(IntEnum):
     WINOGRAD4_F32 = 4  # F(4x4, 3x3): fewer products, about twice direct convolution's error
     DIRECT_F32_AMX = 5  # three bf16 parts of each fp32, six products of parts: rounds less than FMAs
     DIRECT2_F32_AMX = 6  # two parts, three products: 17 bits of each operand
+    WINOGRAD2_F32_AMX = 7  # F(2x2, 3x3) with its products made of two parts
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,7 +67,7 @@ class Algorithm(IntEnum):
 
 
 #: What ``precision("fast")`` alone allows.
-FAST = frozenset({Algorithm.WINOGRAD4_F32, Algorithm.DIRECT2_F32_AMX})
+FAST = frozenset({Algorithm.WINOGRAD4_F32, Algorithm.DIRECT2_F32_AMX, Algorithm.WINOGRAD2_F32_AMX})
 
 #: A filter's taps (R * S) that the engine takes.
 MOST_TAPS = 128
