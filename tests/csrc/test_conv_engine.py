@@ -126,16 +126,7 @@ DILATED = (
     Case("dilated_valid", 1, 7, 12, 12, 5, 3, 1, 0, 3),
 )
 
-DTYPES = {
-    Algorithm.DIRECT_F32: torch.float32,
-    Algorithm.WINOGRAD_F32: torch.float32,
-    Algorithm.DIRECT_BF16_DOT: torch.bfloat16,
-    Algorithm.DIRECT_BF16_AMX: torch.bfloat16,
-    Algorithm.WINOGRAD4_F32: torch.float32,
-}
-
-WINOGRAD = (Algorithm.WINOGRAD_F32, Algorithm.WINOGRAD4_F32)
-NOT_WINOGRADS = "Winograd's algorithms are for 3 x 3 filters of stride 1"
+NOT_FOR = "Winograd's algorithms are for 3 x 3 filters of stride 1, products in parts for one group"
 
 
 @pytest.fixture(params=Algorithm, ids=lambda a: a.name.lower())
@@ -180,7 +171,7 @@ def plain(case: Case, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, residu
 
 def suits(case: Case, algorithm: Algorithm) -> bool:
     winograd = (case.r, case.stride, case.dilation, case.groups) == (3, 1, 1, 1)
-    return algorithm not in WINOGRAD or winograd
+    return winograd if algorithm.winograd else not (algorithm.in_parts and case.groups > 1)
 
 
 class Allowance(NamedTuple):
@@ -191,25 +182,38 @@ class Allowance(NamedTuple):
 
 
 def allowance(case: Case, algorithm: Algorithm, x: Tensor, w: Tensor) -> Allowance:
-    if algorithm != Algorithm.WINOGRAD4_F32 or case.n == 0:
+    if algorithm not in engine.FAST or case.n == 0:
         return Allowance()
+    if algorithm == Algorithm.DIRECT2_F32_AMX:  # up to 2^-15 of each product
+        products = F.conv2d(x.double().abs(), w.double().abs(), **case.geometry)
+        return Allowance(2**-15 * products.max().item())
+    if algorithm == Algorithm.WINOGRAD2_F32_AMX:
+        # The same of the products of transforms: an output is the sum of 9 points', whose operands are at most
+        # 2 and 1 times as long as the patch and the filter.
+        return Allowance(9 * 2 * 2**-15 * window_times_filter(case, x, w, 4))
     if case.c >= 40 and min(case.h, case.w) >= 6:
         return Allowance(0.0, FAST_FACTORS)
     # A few products, or windows that are mostly border, are nearly exact in direct convolution. Here each
     # product is rounded beside all others of its 6 x 6 patch: an output's error is that of a sum over the
     # patch, amplified by up to 7.5 at its corners.
-    pixels = F.pad(x.double().square().sum(1, keepdim=True), (5, 5, 5, 5))
-    patch = 36 * F.avg_pool2d(pixels, 6, 1).max().item()
-    filters = w.double().square().sum((1, 2, 3)).max().item() / case.c
-    return Allowance(7.5 * torch.finfo(torch.float32).eps * (patch * filters) ** 0.5, FAST_FACTORS)
+    eps = torch.finfo(torch.float32).eps
+    return Allowance(7.5 * eps * window_times_filter(case, x, w, 6) / case.c**0.5, FAST_FACTORS)
+
+
+def window_times_filter(case: Case, x: Tensor, w: Tensor, side: int) -> float:
+    """The product of the largest norms of a ``side`` x ``side`` patch of the input and of a filter."""
+    pixels = F.pad(x.double().square().sum(1, keepdim=True), (side - 1,) * 4)
+    patch = side**2 * F.avg_pool2d(pixels, side, 1).max().item()
+    filters = w.double().square().sum((1, 2, 3)).max().item()
+    return float((patch * filters) ** 0.5)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("case", LAYERS + AWKWARD + GROUPED + DILATED, ids=str)
 def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
     if not suits(case, algorithm):
-        pytest.skip(NOT_WINOGRADS)
-    dtype = DTYPES[algorithm]
+        pytest.skip(NOT_FOR)
+    dtype = algorithm.dtype
     x, w, scale, shift = operands(case, dtype)
     shape = F.conv2d(x.float(), w.float(), **case.geometry).shape
     residual = torch.randn(shape).to(dtype).contiguous(memory_format=NHWC)
@@ -235,8 +239,8 @@ def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
 @pytest.mark.parametrize("case", AWKWARD[:6] + GROUPED[4:6], ids=str)
 def test_without_affine_and_relu(case: Case, algorithm: Algorithm) -> None:
     if not suits(case, algorithm):
-        pytest.skip(NOT_WINOGRADS)
-    x, w, _, _ = operands(case, DTYPES[algorithm])
+        pytest.skip(NOT_FOR)
+    x, w, _, _ = operands(case, algorithm.dtype)
     ours = run(case, algorithm, x, w, None, None, None, False)
     exact = F.conv2d(x.double(), w.double(), **case.geometry)
     assert (ours < 0).any() or case.k == 1
@@ -258,8 +262,8 @@ def guarded(x: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("case", LAYERS[:3] + AWKWARD[:-1] + GROUPED + DILATED, ids=str)
 def test_reads_nothing_beyond_its_operands(case: Case, algorithm: Algorithm) -> None:
     if not suits(case, algorithm):
-        pytest.skip(NOT_WINOGRADS)
-    x, w, scale, shift = operands(case, DTYPES[algorithm])
+        pytest.skip(NOT_FOR)
+    x, w, scale, shift = operands(case, algorithm.dtype)
     expected = run(case, algorithm, x, w, scale, shift, None, True)
     residual = torch.randn(expected.shape).to(x.dtype).contiguous(memory_format=NHWC)
     expected = run(case, algorithm, x, w, scale, shift, residual, True)
@@ -271,7 +275,7 @@ def test_reads_nothing_beyond_its_operands(case: Case, algorithm: Algorithm) -> 
 
 def test_nan_and_infinity_pass(algorithm: Algorithm) -> None:
     case = Case("values", 1, 8, 6, 6, 8, 3, 1, 1)
-    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    x, w, scale, shift = operands(case, algorithm.dtype)
     x[0, 3, 2, 2] = float("nan")
     ours = run(case, algorithm, x, w, scale, shift, None, True)
     reached = F.conv2d(x.float(), w.float(), padding=1).isnan()
@@ -279,7 +283,7 @@ def test_nan_and_infinity_pass(algorithm: Algorithm) -> None:
     if algorithm == Algorithm.WINOGRAD4_F32:  # to all outputs of each 6 x 6 patch that the pixel lies in
         reached = torch.zeros_like(reached)
         reached[:, :, :4, :4] = True
-    if algorithm != Algorithm.WINOGRAD_F32:  # whose 4 x 4 patches spread it a pixel further
+    if algorithm not in (Algorithm.WINOGRAD_F32, Algorithm.WINOGRAD2_F32_AMX):  # 4 x 4: a pixel further
         assert bool(ours.isfinite()[~reached].all())
 
 
@@ -425,7 +429,7 @@ def test_thread_counts_agree(case: Case, algorithm: Algorithm) -> None:
     """Threads share out whole sums, so neither their number nor who computes what changes a bit."""
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
-    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    x, w, scale, shift = operands(case, algorithm.dtype)
     results = []
     for count in (1, 2, 3, 5):
         with threads(count):
@@ -446,7 +450,7 @@ torch.save(torch.ops.fusedres_cpu.conv_packed(x, packed, None, None, None, True)
 def test_threads_that_never_come(algorithm: Algorithm, tmp_path: Path) -> None:
     """OpenMP may give fewer threads than were asked for: those that come do the work of all."""
     case = SHARED[0]
-    x, w, *_ = operands(case, DTYPES[algorithm])
+    x, w, *_ = operands(case, algorithm.dtype)
     packed = OPS.conv_pack(w, (1, 1), (1, 1), int(algorithm))
     expected = OPS.conv_packed(x, packed, None, None, None, True)
     given, made = tmp_path / "given.pt", tmp_path / "made.pt"
@@ -463,7 +467,7 @@ def test_threads_that_never_come(algorithm: Algorithm, tmp_path: Path) -> None:
 def test_two_callers(algorithm: Algorithm) -> None:
     """Python threads that call at once share no scratch memory and no phase."""
     case = SHARED[1]
-    x, w, scale, shift = operands(case, DTYPES[algorithm])
+    x, w, scale, shift = operands(case, algorithm.dtype)
     expected = run(case, algorithm, x, w, scale, shift, None, True)
     with threads(2), ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(run, case, algorithm, x, w, scale, shift, None, True) for _ in range(16)]

@@ -14,7 +14,7 @@ if extension_missing("_C") is not None:
 from fusedres.backends.cpu import engine
 from fusedres.backends.cpu.engine import Algorithm
 from fusedres.ops._registry import kernel
-from tests.csrc.test_conv_engine import AWKWARD, DTYPES, NHWC, Case, suits, threads
+from tests.csrc.test_conv_engine import AWKWARD, NHWC, NOT_FOR, Case, suits, threads
 
 #: Many chunks of rows: threads meet inside one, inside a line of pixels, and inside a line of 2 x 2 patches.
 CHUNKED = (
@@ -38,8 +38,8 @@ def algorithm(request: pytest.FixtureRequest) -> Algorithm:
 @pytest.mark.parametrize("case", CHUNKED + AWKWARD, ids=str)
 def test_statistics(case: Case, algorithm: Algorithm, count: int) -> None:
     if not suits(case, algorithm):
-        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
-    dtype = DTYPES[algorithm]
+        pytest.skip(NOT_FOR)
+    dtype = algorithm.dtype
     x = torch.randn(case.n, case.c, case.h, case.w).to(dtype).contiguous(memory_format=NHWC)
     w = torch.randn(case.k, case.c, case.r, case.r).to(dtype)
     pair = (case.stride, case.stride), (case.padding, case.padding)
@@ -55,8 +55,8 @@ def test_statistics(case: Case, algorithm: Algorithm, count: int) -> None:
 @pytest.mark.parametrize("case", [c for c in CHUNKED if c.stride == 1], ids=str)
 def test_reductions(case: Case, algorithm: Algorithm, mask: str) -> None:
     if not suits(case, algorithm):
-        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
-    dtype = DTYPES[algorithm]
+        pytest.skip(NOT_FOR)
+    dtype = algorithm.dtype
     dy = torch.randn(case.n, case.c, case.h, case.w).to(dtype).contiguous(memory_format=NHWC)
     w = torch.randn(case.k, case.c, case.r, case.r).to(dtype)
     padding = (case.padding, case.padding)

@@ -14,7 +14,7 @@ if extension_missing("_C") is not None:
 
 from fusedres.backends.cpu import engine
 from fusedres.backends.cpu.engine import Algorithm
-from tests.csrc.test_conv_engine import AWKWARD, DTYPES, LAYERS, NHWC, Case, guarded, suits, threads
+from tests.csrc.test_conv_engine import AWKWARD, LAYERS, NHWC, Case, guarded, suits, threads
 
 ALGORITHMS = (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32, Algorithm.DIRECT_BF16_AMX)
 
@@ -76,7 +76,7 @@ def activated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
-    x, dy, _, _ = operands(case, DTYPES[algorithm])
+    x, dy, _, _ = operands(case, algorithm.dtype)
     with threads(count):
         dw = ours(case, algorithm, x, dy)
         if case.n == 0:
@@ -93,7 +93,7 @@ def test_activates_as_it_loads(case: Case, algorithm: Algorithm) -> None:
     """The bits of activating first, border included: it is zero, not relu(shift)."""
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
-    x, dy, scale, shift = operands(case, DTYPES[algorithm])
+    x, dy, scale, shift = operands(case, algorithm.dtype)
     apart = ours(case, algorithm, activated(x, scale, shift).contiguous(memory_format=NHWC), dy)
     assert_same_bits(ours(case, algorithm, x, dy, scale, shift), apart, f"{case} {algorithm.name}")
 
@@ -102,7 +102,7 @@ def test_activates_as_it_loads(case: Case, algorithm: Algorithm) -> None:
 def test_reads_nothing_beyond_its_operands(case: Case, algorithm: Algorithm) -> None:
     if not suits(case, algorithm):
         pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
-    x, dy, _, _ = operands(case, DTYPES[algorithm])
+    x, dy, _, _ = operands(case, algorithm.dtype)
     expected = ours(case, algorithm, x, dy)
     for count in (1, 2, 3):
         with threads(count):
@@ -114,7 +114,7 @@ def test_infinity_stays_where_it_is(algorithm: Algorithm) -> None:
     case = Case("values", 1, 40, 6, 6, 40)
     if not suits(case, algorithm):
         pytest.skip("Winograd mixes the pixels of a patch, as the forward's does")
-    x, dy, _, _ = operands(case, DTYPES[algorithm])
+    x, dy, _, _ = operands(case, algorithm.dtype)
     x[0, 3, 2, 2] = float("inf")
     dw = ours(case, algorithm, x, dy)
     assert (

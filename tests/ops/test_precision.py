@@ -16,10 +16,10 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import fusedres
 from fusedres._build import extension_missing
-from fusedres.cli.parity import FAST_FACTORS
+from fusedres.cli.parity import FAST_EPS, FAST_FACTORS
 from fusedres.ops._planned import Convolution, convolutions_seen
 from fusedres.ops._shapes import Geometry
-from tests._parity import assert_same_bits, assert_within_two_x
+from tests._parity import assert_same_bits, assert_within_two_x, largest, rms
 
 if extension_missing("_C") is not None:
     pytest.skip("the C++ extension is not built", allow_module_level=True)
@@ -111,7 +111,8 @@ def test_a_block_follows_the_switch_however_often_it_was_called(kind: type[nn.Mo
     exact = upstream.double()(x.double()).detach()
     plain = upstream.float()(x).detach()
     assert_within_two_x(seen["default"][0], exact, plain, "default")
-    assert_within_two_x(seen["fast"][0], exact, plain, "fast", factors=FAST_FACTORS)
+    slack = FAST_EPS * rms(exact)
+    assert_within_two_x(seen["fast"][0], exact, plain, "fast", slack, FAST_FACTORS)
 
 
 def algorithms_of(found: dict[Convolution, str]) -> dict[str, set[str]]:
@@ -129,7 +130,7 @@ def test_a_forward_keeps_its_precision_for_its_backward() -> None:
         out = module(x)
     with convolutions_seen() as found:
         out.sum().backward()
-    assert algorithms_of(found)["dgrad"] == FAST_NAMES
+    assert algorithms_of(found)["dgrad"] <= FAST_NAMES
     out = module(x)
     with fusedres.precision("fast"), convolutions_seen() as found:
         out.sum().backward()
@@ -155,7 +156,7 @@ def test_gradients_of_a_fast_step() -> None:
     with fusedres.precision("fast"), convolutions_seen() as found:
         out = fusedres.conv_bn_act(*leaves, padding=1, training=True, act="none")
         ours = [out.detach(), *torch.autograd.grad(out, leaves, dout)]
-    assert algorithms_of(found)["fprop"] >= FAST_NAMES and algorithms_of(found)["dgrad"] >= FAST_NAMES
+    assert all(algorithms_of(found)[use] & FAST_NAMES for use in ("fprop", "dgrad"))
     for name, mine, exact, torchs in zip(
         ("out", "dx", "dw", "dgamma", "dbeta"), ours, plain(torch.float64), plain(torch.float32), strict=True
     ):
@@ -218,6 +219,11 @@ def random_looking(c: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, c, size, size), torch.randn(40, c, 3, 3) / (9 * c) ** 0.5
 
 
+#: What a convolution by two bf16 parts leaves out of its products, rms: docs/numerics.md. Winograd's transforms
+#: make it larger.
+LEFT_OUT = {Algorithm.DIRECT2_F32_AMX: 0.29 * 2**-16, Algorithm.WINOGRAD2_F32_AMX: 1.7 * 0.29 * 2**-16}
+
+
 @pytest.mark.parametrize("algorithm", sorted(engine.FAST), ids=lambda a: a.name.lower())
 @pytest.mark.parametrize("operands", [random_looking, trained_looking])
 @pytest.mark.parametrize(("c", "size"), LAYERS)
@@ -231,6 +237,14 @@ def test_error_of_a_layer(c: int, size: int, operands: object, algorithm: Algori
     ours = engine.conv(x, w, None, None, None, False, Geometry(padding=(1, 1)), algorithm)
     exact, plain = F.conv2d(x.double(), w.double(), padding=1), F.conv2d(x, w, padding=1)
     scale = exact.abs().amax((0, 2, 3), keepdim=True)
-    assert_within_two_x(
-        ours / scale.float(), exact / scale, plain / scale.float(), algorithm.name, factors=FAST_FACTORS
-    )
+    if algorithm not in LEFT_OUT:
+        scaled = ours / scale.float(), exact / scale, plain / scale.float()
+        assert_within_two_x(*scaled, algorithm.name, factors=FAST_FACTORS)
+        return
+    # Relative to the root of the sum of an output's squared products, what uncorrelated errors add up to; six
+    # times the rms for the largest of up to 250,000 of them; and, as always, twice plain PyTorch's error.
+    products = F.conv2d(x.double().square(), w.double().square(), padding=1).sqrt()
+    error, plains = (ours.double() - exact) / scale, (plain.double() - exact) / scale
+    left_out = 2 * LEFT_OUT[algorithm] * rms(products / scale)
+    assert rms(error) <= left_out + 2 * rms(plains)
+    assert largest(error) <= 6 * LEFT_OUT[algorithm] * largest(products / scale) + 2 * largest(plains)

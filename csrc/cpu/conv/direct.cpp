@@ -98,7 +98,9 @@ Weights first_weights(const void* next, int64_t chunk, int64_t chunks) {
 
 }  // namespace
 
-bool DirectConv::packs_always() const { return tiles->packing != nullptr && tiles->packing->worth_panels == 0; }
+bool DirectConv::packs_always() const {
+  return tiles->packing != nullptr && tiles->packing->worth_panels == 0;
+}
 
 bool DirectConv::packs_inputs(int64_t taps, int64_t panels) const {
   const PackedHeader& header = packed_header(packed);
@@ -119,8 +121,7 @@ void DirectConv::pack(const TileCommon& common, const Tile& tile, char* packed_i
 // What a tile of so many pixels reads.
 int64_t DirectConv::input_bytes(int64_t pixels) const {
   const PackedHeader& header = packed_header(packed);
-  if (packs_always())
-    return header.filter.rows * header.filter.cols * tiles->packing->bytes(header.run);
+  if (packs_always()) return header.filter.rows * header.filter.cols * tiles->packing->bytes(header.run);
   return pixels * in.pixel * step_w * step_h;
 }
 
@@ -135,15 +136,15 @@ void DirectConv::plan(int64_t threads) {
   // By pixels a thread reads, in the next convolution, mostly what it wrote in this one, and all weights; by
   // panels it reads all inputs, half of them from the other core's cache. Where the weights stay in L2 pixels
   // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block from 545 to 510 us).
-  split_panels = panels >= threads &&
-                 (tile_count < threads ||
-                  (weights > (packs_always() ? kSharedWeightsOfParts : kSmallWeights) && weights > in.images * in.image));
+  split_panels = panels >= threads && (tile_count < threads ||
+                                       (weights > (packs_always() ? kSharedWeightsOfParts : kSmallWeights) &&
+                                        weights > in.images * in.image));
   const int64_t tile_bytes = input_bytes(2 * segments.length);
   const int64_t written = 2 * segments.length * out.pixel * (residual.data != nullptr ? 2 : 1);
   const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;
   const int64_t large = packs_always() ? kLargeBlockOfParts : kLargeBlock;
-  block = std::clamp<int64_t>(
-      small ? kSmallBlock / (tile_bytes + written) : large / tile_bytes, 1, kBlockTiles);
+  block =
+      std::clamp<int64_t>(small ? kSmallBlock / (tile_bytes + written) : large / tile_bytes, 1, kBlockTiles);
   // Panels of other groups read other channels: nothing to keep for the next panel.
   if (header.run < packed_channels(header)) block = kBlockTiles;
   // A chunk of less than a block would read the weights more often.
@@ -177,10 +178,10 @@ void DirectConv::run(int64_t chunk) const {
   common.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
   const bool packs = packs_inputs(taps.count, own_panels.end - own_panels.begin);
   const int64_t packed_bytes = packs ? taps.count * tiles->packing->bytes(taps.run) : 0;
-  char* packed_inputs = packs ? scratch_memory(
-                                    packed_bytes * std::min(block, own_tiles.end - own_tiles.begin),
-                                    Scratch::kInputs)
-                              : nullptr;
+  char* packed_inputs =
+      packs
+          ? scratch_memory(packed_bytes * std::min(block, own_tiles.end - own_tiles.begin), Scratch::kInputs)
+          : nullptr;
   const auto kernel = packs ? tiles->packing->kernel : tiles->kernel;
   const TileKernel kernels[2] = {kernel(segments.length, 1), kernel(segments.length, 2)};
 

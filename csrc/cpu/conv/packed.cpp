@@ -171,8 +171,8 @@ void pack_amx_merged_bf16(const PackedHeader& header, const Panel<BFloat16>& pan
           }
 }
 
-// [2][c / 32][part][16][16][2]: of 16 filters, B tiles of each part; a row pairs channels i and i + 16. `lines` are
-// [c][32]; the filters' halves lie `half` values apart.
+// [2][c / 32][part][16][16][2]: of 16 filters, B tiles of each part; a row pairs channels i and i + 16.
+// `lines` are [c][32]; the filters' halves lie `half` values apart.
 void pack_parts(const float* lines, int64_t channels, int64_t parts, int64_t half, BFloat16* out) {
   constexpr int64_t kTile = 512, kStep = 32;
   for (int64_t c = 0; c < round_up(channels, kStep); ++c) {
@@ -188,7 +188,8 @@ void pack_parts(const float* lines, int64_t channels, int64_t parts, int64_t hal
   }
 }
 
-// Taps or points of Winograd's, [2][taps][...] as above if they follow each other in a sum, else [points][2][...].
+// Taps or points of Winograd's, [2][taps][...] as above if they follow each other in a sum, else
+// [points][2][...].
 void pack_parts_f32(const PackedHeader& header, Panel<float>& panel, BFloat16* out) {
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   const int64_t outputs = winograd_outputs(algorithm), parts = parts_of(algorithm);

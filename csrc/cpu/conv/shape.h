@@ -12,13 +12,13 @@ inline int64_t element_size(DataType type) { return type == DataType::kFloat32 ?
 
 // The algorithm is fixed when the weights are packed, because each has a weight layout of its own.
 enum class Algorithm : int32_t {
-  kDirectF32 = 0,      // register tiles of fp32 FMAs
-  kWinogradF32 = 1,    // F(2x2, 3x3): 16 products for 4 outputs instead of 36
-  kDirectBf16Dot = 2,  // pairs of bf16, fp32 accumulation: vdpbf16ps, or FMAs of the widened values
-  kDirectBf16Amx = 3,  // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
-  kWinograd4F32 = 4,   // F(4x4, 3x3): 36 products for 16 outputs instead of 144; rounds more
-  kDirectF32Amx = 5,   // each fp32 as three bf16 parts, six products of parts on the matrix unit
-  kDirect2F32Amx = 6,  // as two parts, three products: 17 bits of each operand
+  kDirectF32 = 0,        // register tiles of fp32 FMAs
+  kWinogradF32 = 1,      // F(2x2, 3x3): 16 products for 4 outputs instead of 36
+  kDirectBf16Dot = 2,    // pairs of bf16, fp32 accumulation: vdpbf16ps, or FMAs of the widened values
+  kDirectBf16Amx = 3,    // tdpbf16ps on 16 x 32 tiles, fp32 accumulation
+  kWinograd4F32 = 4,     // F(4x4, 3x3): 36 products for 16 outputs instead of 144; rounds more
+  kDirectF32Amx = 5,     // each fp32 as three bf16 parts, six products of parts on the matrix unit
+  kDirect2F32Amx = 6,    // as two parts, three products
   kWinograd2F32Amx = 7,  // F(2x2, 3x3) with its products made of two parts
 };
 constexpr int32_t kAlgorithms = 8;

@@ -1,10 +1,10 @@
-// fp32 tiles on AMX. An fp32 value is the sum of three bf16 values, and the product of two is, but for 2^-26 of it,
-// the sum of six products of parts: high high, high middle, middle high, high low, middle middle, low high. A
-// multiplication of bf16 tiles sums 32 channels before it rounds to the running sums, so these products round less
-// than a chain of FMAs does.
-// With two parts instead of three, and three products, what is left out of a product is at most 3 * 2^-18 of it.
+// fp32 tiles on AMX. An fp32 value is the sum of three bf16 values, and the product of two is, but for 2^-24
+// of it at most, the sum of six products of parts: high high, middle high, low high, high middle, middle
+// middle, high low. A multiplication of bf16 tiles sums 32 channels before it rounds to the running sums, so
+// these sums round less than a chain of FMAs. With two parts and three products, up to 2^-15 of a product is
+// left out (docs/numerics.md).
 //
-// An infinity comes out as a NaN: no part of it is the difference of infinities.
+// An infinity comes out as a NaN: a part of it is the difference of infinities.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC bug 105593
 #include <immintrin.h>
 
@@ -17,10 +17,10 @@
 namespace fusedres::conv {
 namespace {
 
-constexpr int64_t kStep = 32;             // channels of one multiplication
-constexpr int64_t kTileBytes = 16 * 64;   // of 16 pixels or filters
-constexpr int64_t kMostSteps = 16;        // in one chain of sums: 512 channels
-constexpr int64_t kSums = 256;            // values of a tile
+constexpr int64_t kStep = 32;            // channels of one multiplication
+constexpr int64_t kTileBytes = 16 * 64;  // of 16 pixels or filters
+constexpr int64_t kMostSteps = 16;       // in one chain of sums: 512 channels
+constexpr int64_t kSums = 256;           // values of a tile
 
 // Of a step of kStep channels.
 template <int kParts>
@@ -36,8 +36,8 @@ int64_t packed_bytes(int64_t run) {
   return steps_of(run) * Step<kParts>::kBytes;
 }
 
-// Tiles 0, 1: sums. 2: a half's input. 3: weights, a row for each pair of channels. Four registers of eight, as in
-// tile_bf16_amx.cpp.
+// Tiles 0, 1: sums. 2: a half's input. 3: weights, a row for each pair of channels. Four registers of eight,
+// as in tile_bf16_amx.cpp.
 void enter(const TileCommon& common) {
   TileConfig config;
   for (int tile = 0; tile < 4; ++tile) {

@@ -61,9 +61,9 @@ void pack(const char* const halves[2], int64_t rows, int64_t step, int64_t run, 
   if (c < run) pack_four(pixels, c, static_cast<__mmask8>((1 << (run - c)) - 1), out + c * kPackedRows);
 }
 
-// Packing takes as long as a fifth of a panel's products. Packed inputs gain 1% on a core that is alone, and 7 to
-// 17% where its other hyperthread works: with 4 panels (512 -> 128) 7% is lost in the one state, none gained in
-// the other.
+// Packing takes as long as a fifth of a panel's products. Packed inputs gain 1% on a core that is alone, and
+// 7 to 17% where its other hyperthread works: with 4 panels (512 -> 128) 7% is lost in the one state, none
+// gained in the other.
 constexpr InputPacking kPacking = {8, packed_bytes, pack, packed_kernel};
 
 }  // namespace

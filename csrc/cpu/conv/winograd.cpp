@@ -79,7 +79,10 @@ void WinogradConv::plan(int64_t for_threads) {
   const int64_t weights = header.bytes;
   // Of a patch.
   const int64_t v_bytes =
-      one.points * (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / (2 * tiles->max_rows) : one.patch) * 4;
+      one.points *
+      (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / (2 * tiles->max_rows)
+                                                              : one.patch) *
+      4;
   const int64_t block_bytes = weights <= kSmallWeights ? kBlockOfSmallWeights : kBlockBytes;
   const int64_t fitting = std::max<int64_t>(14, block_bytes / v_bytes / 14 * 14);
   // Splitting the panels reads the weights once; splitting the patches reads them once a chunk.

@@ -15,7 +15,8 @@ from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
 
 Call = Callable[[], object]
 
-_WINOGRAD = {Algorithm.WINOGRAD_F32, Algorithm.WINOGRAD4_F32}
+#: A weight gradient has kernels of its own.
+_WGRAD = (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32, Algorithm.DIRECT_BF16_AMX)
 
 
 def algorithms(convolution: Convolution) -> Mapping[str, Call]:
@@ -26,7 +27,8 @@ def algorithms(convolution: Convolution) -> Mapping[str, Call]:
         for algorithm in Algorithm
         if str(algorithm.dtype) == f"torch.{convolution.dtype}"
         and engine.runs(algorithm)
-        and (algorithm not in _WINOGRAD or engine.winograd_takes(convolution.w, *geometry))
+        and (not algorithm.winograd or engine.winograd_takes(convolution.w, *geometry))
+        and (not algorithm.in_parts or convolution.groups == 1)
         and (algorithm not in engine.FAST or convolution.precision == "fast")
     ]
     calls = _MAKERS[convolution.use](convolution, served)
@@ -104,7 +106,7 @@ def _wgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]
             engine.wgrad, x, dy, None, None, convolution.w, g.stride, g.padding, algorithm
         )
         for algorithm in served
-        if algorithm not in (Algorithm.DIRECT_BF16_DOT, Algorithm.WINOGRAD4_F32)
+        if algorithm in _WGRAD
     }
     calls[ONEDNN] = partial(convolution_gradient, dy, x, w, *g, of="w")
     return calls

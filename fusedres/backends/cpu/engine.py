@@ -57,9 +57,19 @@ class Algorithm(IntEnum):
     DIRECT_BF16_DOT = 2  # vdpbf16ps, or FMAs of the widened values
     DIRECT_BF16_AMX = 3
     WINOGRAD4_F32 = 4  # F(4x4, 3x3): fewer products, about twice direct convolution's error
-    DIRECT_F32_AMX = 5  # three bf16 parts of each fp32, six products of parts: rounds less than FMAs
-    DIRECT2_F32_AMX = 6  # two parts, three products: 17 bits of each operand
-    WINOGRAD2_F32_AMX = 7  # F(2x2, 3x3) with its products made of two parts
+    DIRECT_F32_AMX = 5  # each fp32 as three bf16 parts, on AMX: rounds less than FMAs do
+    DIRECT2_F32_AMX = 6  # as two parts: leaves out up to 2^-15 of a product
+    WINOGRAD2_F32_AMX = 7  # F(2x2, 3x3), its products of two parts
+
+    @property
+    def winograd(self) -> bool:
+        """Whether it takes 3x3 filters of stride 1 alone."""
+        return self.name.startswith("WINOGRAD")
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it multiplies bf16 parts of fp32 operands."""
+        return self.name.endswith("F32_AMX")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -127,7 +137,7 @@ def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int, use: 
 
 
 def winograd_takes(w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> bool:
-    """Whether Winograd's F(2x2, 3x3) can do this convolution."""
+    """Whether Winograd's algorithms can do this convolution."""
     one = (1, 1)
     return (tuple(w_shape[2:]), tuple(stride), tuple(dilation), groups) == ((3, 3), one, one, 1)
 
