@@ -1,5 +1,6 @@
 // The instruction sets' tables on a machine that has none of them, where tiles are the portable ones. Nothing
 // reads these; the library is loaded whole and needs them defined.
+#include "cpu/conv/parts.h"
 #include "cpu/conv/tile.h"
 #include "cpu/conv/wgrad.h"
 #include "cpu/conv/wgrad_bf16.h"
@@ -17,6 +18,7 @@ const TileFamily kTilesBf16Avx512{};
 const TileFamily kTilesBf16Amx{};
 const TileFamily kTilesF32Amx{};
 const TileFamily kTiles2F32Amx{};
+void pack_parts(const float*, int64_t, int64_t, int64_t, BFloat16*) {}
 const WgradKernels kWgradAvx512{};
 const WgradBf16Kernels kWgradBf16Amx{};
 const WinogradTransforms kWinogradAvx512{};

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/element.h"
+#include "cpu/conv/parts.h"
 #include "cpu/conv/winograd_f4.h"
 
 namespace fusedres::conv {
@@ -169,23 +170,6 @@ void pack_amx_merged_bf16(const PackedHeader& header, const Panel<BFloat16>& pan
             const int64_t at = 2 * pair + odd;
             *out++ = panel.at(half * 16 + k, at % channels, r, at / channels);
           }
-}
-
-// [2][c / 32][part][16][16][2]: of 16 filters, B tiles of each part; a row pairs channels i and i + 16.
-// `lines` are [c][32]; the filters' halves lie `half` values apart.
-void pack_parts(const float* lines, int64_t channels, int64_t parts, int64_t half, BFloat16* out) {
-  constexpr int64_t kTile = 512, kStep = 32;
-  for (int64_t c = 0; c < round_up(channels, kStep); ++c) {
-    BFloat16* tiles = out + c / kStep * parts * kTile + c % 16 * kStep + c % kStep / 16;
-    for (int64_t k = 0; k < kPanel; ++k) {
-      float left = c < channels ? lines[c * kPanel + k] : 0.0f;
-      for (int64_t part = 0; part < parts; ++part) {
-        const BFloat16 rounded = from_float<BFloat16>(left);
-        tiles[k / 16 * half + part * kTile + k % 16 * 2] = rounded;
-        left -= to_float(rounded);
-      }
-    }
-  }
 }
 
 // Taps or points of Winograd's, [2][taps][...] as above if they follow each other in a sum, else
