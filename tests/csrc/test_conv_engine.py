@@ -188,8 +188,8 @@ def allowance(case: Case, algorithm: Algorithm, x: Tensor, w: Tensor) -> Allowan
         products = F.conv2d(x.double().abs(), w.double().abs(), **case.geometry)
         return Allowance(2**-15 * products.max().item())
     if algorithm == Algorithm.WINOGRAD2_F32_AMX:
-        # The same of the products of transforms: an output is the sum of 9 points', whose operands are at most
-        # 2 and 1 times as long as the patch and the filter.
+        # The same of the products of transforms: an output is the sum of 9 points', whose operands are at
+        # most 2 and 1 times as long as the patch and the filter.
         return Allowance(9 * 2 * 2**-15 * window_times_filter(case, x, w, 4))
     if case.c >= 40 and min(case.h, case.w) >= 6:
         return Allowance(0.0, FAST_FACTORS)

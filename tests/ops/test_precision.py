@@ -219,8 +219,8 @@ def random_looking(c: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, c, size, size), torch.randn(40, c, 3, 3) / (9 * c) ** 0.5
 
 
-#: What a convolution by two bf16 parts leaves out of its products, rms: docs/numerics.md. Winograd's transforms
-#: make it larger.
+#: What a convolution by two bf16 parts leaves out of its products, rms: docs/numerics.md. Winograd's
+#: transforms make it larger.
 LEFT_OUT = {Algorithm.DIRECT2_F32_AMX: 0.29 * 2**-16, Algorithm.WINOGRAD2_F32_AMX: 1.7 * 0.29 * 2**-16}
 
 
