@@ -16,7 +16,7 @@ FACTORS = (2.0, 2.0)
 #: The same under ``precision("fast")``, and what may be added in place of a rounding of the dtype: both are
 #: derived in docs/numerics.md.
 FAST_FACTORS = (5.0, 3.2)
-FAST_EPS = 2.0**-13
+FAST_EPS = 2.0**-12
 
 
 @dataclass(frozen=True)
