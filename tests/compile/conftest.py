@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import fusedres
-from benchmarks.kernels.compiled import find_cuobjdump
+from benchmarks.kernels.compiled import architectures, find_cuobjdump
 from fusedres._build import extension_missing
 
 
@@ -19,6 +20,12 @@ def need_cuobjdump() -> None:
 def built() -> Path:
     (found,) = Path(fusedres.__file__).parent.glob("_C_cuda.*so")
     return found
+
+
+@cache
+def built_for() -> list[str]:
+    """The architectures of the extension; none where it was not built."""
+    return [] if extension_missing("_C_cuda") else architectures(built())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kernels.compiled import Usage, architectures, machine_code, main_loop, resource_usage
+from benchmarks.kernels.compiled import Usage, machine_code, main_loop, resource_usage
+from tests.compile.conftest import built_for
 
 #: The architecture that budgets of instructions are for: others have more (docs/kernels.md).
 COUNTED = "80"
@@ -29,13 +30,13 @@ MOST_INSTRUCTIONS = {
 
 @pytest.fixture(scope="module")
 def kernels(library: Path) -> dict[str, Usage]:
-    if COUNTED not in architectures(library):
-        pytest.skip(f"the build is for {architectures(library)}, and not for {COUNTED}")
+    if COUNTED not in built_for():
+        pytest.skip(f"the build is for {built_for()}, and not for {COUNTED}")
     return resource_usage(library, COUNTED)
 
 
 def test_registers_of_the_largest_tile(library: Path) -> None:
-    for architecture in architectures(library):
+    for architecture in built_for():
         kernels = resource_usage(library, architecture)
         largest = {name: usage.registers for name, usage in kernels.items() if LARGEST_TILE in name}
         assert len(largest) >= 26, (
