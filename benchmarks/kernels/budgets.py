@@ -53,9 +53,8 @@ def counted(case: Case) -> list[Finding]:
 
 def modelled(case: Case, chip: Chip, images: int = IMAGES) -> Finding:
     """That DRAM or the tensor cores limit it, and nothing else comes near."""
-    found = case.times(chip, images)
-    _, share = found.worst_other
-    return Finding(f"other resources, {chip.name}", str(case), share, LEAST_SLACK)
+    other, share = case.times(chip, images).worst_other
+    return Finding(f"{other}, {chip.name}", str(case), share, LEAST_SLACK)
 
 
 def findings(cases: Sequence[Case]) -> list[Finding]:

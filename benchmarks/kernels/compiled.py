@@ -35,18 +35,33 @@ def _cuobjdump(*arguments: str | Path) -> str:
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def resource_usage(file: Path) -> dict[str, Usage]:
-    """Each kernel of a cubin, an object or a shared library, by its mangled name."""
-    text = _cuobjdump("--dump-resource-usage", file)
+def architectures(file: Path) -> list[str]:
+    """Those that an object or a shared library holds machine code for, as 80 and 90."""
+    return sorted(set(re.findall(r"\.sm_(\w+)\.cubin", _cuobjdump("--list-elf", file))), key=int)
+
+
+def resource_usage(file: Path, architecture: str | None = None) -> dict[str, Usage]:
+    """Each kernel of a cubin, an object or a shared library, by its mangled name.
+
+    Of several architectures in a file one must be named: a kernel has the same name in each.
+    """
+    text = _cuobjdump(*_only(architecture), "--dump-resource-usage", file)
     found = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
-    return {name: Usage(*map(int, numbers)) for name, *numbers in found}
+    usage = {name: Usage(*map(int, numbers)) for name, *numbers in found}
+    if len(usage) != len(found):
+        raise ValueError(f"{file} holds several architectures: name one")
+    return usage
 
 
-def machine_code(file: Path, kernel: str) -> list[tuple[int, str]]:
-    """(address, text) of each of a kernel's instructions."""
-    text = _cuobjdump("-sass", "-fun", kernel, file)
+def machine_code(file: Path, kernel: str, architecture: str | None = None) -> list[tuple[int, str]]:
+    """(address, text) of each of a kernel's instructions, of one architecture."""
+    text = _cuobjdump(*_only(architecture), "-sass", "-fun", kernel, file)
     found = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.+?)\s*;", text, re.MULTILINE)
     return [(int(address, 16), instruction) for address, instruction in found]
+
+
+def _only(architecture: str | None) -> tuple[str, ...]:
+    return ("-arch", f"sm_{architecture}") if architecture else ()
 
 
 def carried_ptx(file: Path) -> str:

@@ -21,14 +21,20 @@ class Miss(NamedTuple):
 
 
 STEM = "the stem's three channels are gathered value by value, and fill no 16-byte access"
-STRIDED = "a strided gradient runs the 128 × 64 tile of any taps"
-OTHER = "other resources, *"
 SASS = "SASS / HMMA, forward"
+GB = "GB at batch 256"
+L2, SHARED = "L2, *", "shared memory, *"
+#: A strided gradient has the 128 × 64 tile of any taps.
+STRIDED = (
+    "a strided gradient in a tile of 128 × 64 does 43 operations a byte of L2 at most, 26 where dy is formed"
+)
 
-#: The first that covers a finding gives its reason.
+#: The first that covers a finding gives its reason. For the tensor cores to be the limit, a byte of L2 has to
+#: serve 69 operations on an A100 and 102 on an H100 (:mod:`.chips`).
 KNOWN: tuple[Miss, ...] = (
     Miss("sectors used, *", "conv1 *", STEM),
-    Miss(OTHER, "conv1 *", STEM),
+    Miss(L2, "conv1 *", STEM),
+    Miss(SHARED, "conv1 *", STEM),
     Miss(SASS, "conv1 *", STEM),
     Miss(
         SASS,
@@ -46,60 +52,67 @@ KNOWN: tuple[Miss, ...] = (
         "layer1.?.conv1 *",
         "64 filters: a tile of 128 × 64 has half the products to hide its copies behind",
     ),
-    Miss(OTHER, "layer[234].0.conv2 dgrad*", STRIDED),
-    Miss(OTHER, "layer?.0.downsample.0 dgrad*", STRIDED),
+    Miss(L2, "layer[234].0.conv2 dgrad*", STRIDED),
+    Miss(L2, "layer?.0.downsample.0 dgrad*", STRIDED),
     Miss(
-        OTHER,
-        "*.conv[23] wgrad*",
-        "what is formed on load is read from shared memory, stored there and read again",
+        L2,
+        "*.conv2 *",
+        "a patch is fetched once, its weights for every 128 pixels: 50 to 82 operations a byte of L2",
     ),
     Miss(
-        OTHER,
+        L2,
         "* wgrad*",
         "a tile of 128 × 128 does 64 operations a byte of L2, 43 where dy is formed of two tensors",
     ),
     Miss(
-        OTHER,
-        "*.conv2 stats*",
-        "warps of 64 × 32 read shared memory as long as they multiply, and statistics look at it twice more",
-    ),
-    Miss(OTHER, "*.conv2 *", "warps of 64 × 32: reading fragments and copying take as long as multiplying"),
-    Miss(
-        OTHER,
-        "* stats*",
-        "statistics look at the staged tile twice; where the reduction is long, 64 operations a byte of L2",
-    ),
-    Miss(
-        OTHER,
+        L2,
         "* dgrad, dy formed",
-        "two tensors are fetched for one operand: 43 operations a byte of L2 in a tile of 128 × 128",
+        "1 × 1: two tensors are fetched for one operand, 43 operations a byte of L2 in a tile of 128 × 128",
     ),
     Miss(
-        OTHER,
-        "* [id]*",
-        "1×1 with a long reduction: 64 operations a byte of L2 in a tile of 128 × 128 (A100: 288 TFLOP/s)",
+        L2,
+        "*",
+        "1 × 1: 64 operations a byte of L2 in a tile of 128 × 128, fewer with what the epilogue moves",
     ),
     Miss(
-        "GB at batch 256",
+        SHARED,
+        "*.conv[23] wgrad*",
+        "what is formed on load is read from shared memory with its channels' vectors, stored and read again",
+    ),
+    Miss(
+        SHARED,
+        "*.conv2 stats*",
+        "fragments of a warp of 64 × 32 take 75% of the time of its products (an H100: 93%), copies 16% and"
+        " more, and statistics look at the results twice",
+    ),
+    Miss(
+        SHARED,
+        "*.conv2 *",
+        "fragments of a warp of 64 × 32 take 75% of the time of its products (an H100: 93%), copies 16% and"
+        " more",
+    ),
+    Miss(
+        SHARED,
+        "* stats*",
+        "1 × 1: fragments take 75% of the time of the products, and statistics look at the results, staged in"
+        " fp32, twice",
+    ),
+    Miss(
+        GB,
         "inference, whole bottlenecks*",
         "stage 2's block of stride 2 runs a launch a convolution; torch's pool and classifier count, 0.06 GB",
     ),
     Miss(
-        "GB at batch 256",
+        GB,
         "training, pointwise",
         "the library's weight gradients take activated inputs, which are written for them once more, and its"
         " gradient is added to the skip's in a pass of its own",
     ),
     Miss(
-        "GB at batch 256",
+        GB,
         "training, mainloop",
         "the parts of split weight gradients, 1.3 GB written and read: launch by launch they count, though L2"
         " may keep them",
-    ),
-    Miss(
-        "launches",
-        "training, mainloop",
-        "merging of parts (102), packing of weights (53), running statistics (53) are launches of their own",
     ),
 )
 

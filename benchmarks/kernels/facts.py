@@ -17,6 +17,7 @@ from benchmarks.kernels.compiled import (
     resource_usage,
     with_targets,
 )
+from benchmarks.kernels.device import A100
 
 #: Instructions a matrix instruction in the main loop: of the machine's, and of PTX.
 Loops = tuple[float | None, float | None]
@@ -32,7 +33,7 @@ class Facts(NamedTuple):
 
 
 class Library:
-    """The kernels of the built extension, read once each."""
+    """The kernels of the built extension for an A100, read once each."""
 
     def __init__(self) -> None:
         found = list(Path(fusedres.__file__).parent.glob("_C_cuda.*so"))
@@ -41,14 +42,14 @@ class Library:
                 "the CUDA extension is not built; FUSEDRES_CUDA_ARCHS=8.0+PTX pip install -e ."
             )
         self.path = found[0]
-        self.usage = resource_usage(self.path)
+        self.usage = resource_usage(self.path, str(A100))
         self._ptx = ptx_code(carried_ptx(self.path))
         self._loops: dict[str, Loops] = {}
 
     def loops(self, kernel: str) -> Loops:
         """Those of the kernel's main loop."""
         if kernel not in self._loops:
-            self._loops[kernel] = loops(self.path, kernel, self._ptx.get(kernel, []))
+            self._loops[kernel] = loops(self.path, kernel, self._ptx.get(kernel, []), str(A100))
         return self._loops[kernel]
 
     def facts(self, kernel: str, shared: int) -> Facts:
@@ -92,9 +93,9 @@ class Assembled:
         return issue_slots(counters, self.loops)
 
 
-def loops(file: Path, kernel: str, ptx: list[tuple[int, str]]) -> Loops:
+def loops(file: Path, kernel: str, ptx: list[tuple[int, str]], architecture: str | None = None) -> Loops:
     """Of a kernel's machine code in a file, and of its PTX."""
-    machine = instructions_a_product(machine_code(file, kernel))
+    machine = instructions_a_product(machine_code(file, kernel, architecture))
     return machine, instructions_a_product(with_targets(ptx), "mma.sync")
 
 

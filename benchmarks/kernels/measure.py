@@ -55,6 +55,8 @@ def findings_of_networks(found: Sequence[Network]) -> list[Finding]:
     for network in found:
         way = network.way
         judged.append(Finding("GB at batch 256", way.name, network.gigabytes, way.most_gigabytes))
+        if way.convolves:
+            judged.append(Finding("torch's convolutions", way.name, network.library_convolutions, 0))
         if way.most_launches:
             judged.append(Finding("launches", way.name, len(network.launches), way.most_launches))
         if way.most_on_activations:

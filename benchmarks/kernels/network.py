@@ -49,6 +49,11 @@ class Way(NamedTuple):
     def trains(self) -> bool:
         return "train" in self.arguments
 
+    @property
+    def convolves(self) -> bool:
+        """By kernels of ours: in ``pointwise`` convolutions are the library's."""
+        return "pointwise" not in self.arguments
+
 
 WAYS = (
     Way("inference, a launch a convolution", ("infer", "--per-conv"), A100, 14.5, 14.0, 56),
@@ -80,6 +85,10 @@ class Network(NamedTuple):
     def on_activations(self) -> int:
         return sum(touches_activation(launch.kernel) for launch in self.launches)
 
+    @property
+    def library_convolutions(self) -> int:
+        return sum(count for op, (count, _) in self.aten.items() if "convolution" in op)
+
     def seconds(self, chip: Chip) -> float:
         """Launch by launch the longest that one resource is busy; torch's own by their bytes."""
         return sum(times(x.counters, chip).longest for x in self.launches) + self.library_bytes / chip.dram
@@ -101,9 +110,7 @@ def measure(way: Way, library: Library) -> Network:
     """Execute one and two images, list the launches of 256, and scale."""
     one, two = (run("network", *way.arguments, "--batch", str(n), sm=way.sm) for n in (1, 2))
     large = None
-    if (
-        "pointwise" not in way.arguments
-    ):  # whose convolutions are the library's, and would not be listed but run
+    if way.convolves:  # the library's convolutions would not be listed but run
         large = run("network", *way.arguments, "--batch", str(IMAGES), sm=way.sm, list_only=True)
     return scaled(way, one, two, large, library)
 

@@ -149,16 +149,20 @@ def _backward(
     dx: Tensor | None = None
     dw: Tensor | None = None
     if need_x or need_weight:
-        if composition == "mainloop":
+        dy = dz
+        formed: tuple[Tensor | None, ...] = (y, p, q, r)
+        if composition != "mainloop":  # dy is written out
+            dy, _ = kernel(backend, "bn_act_bwd_apply")(dz, *formed, *(None,) * 4)
+            formed = (None,) * 4
+        if composition == "pointwise":
+            dx, dw = library_conv_backward(dy, x, w, g, need_x, need_weight)
+        else:
             if need_weight:
                 dw = kernel(backend, "conv_wgrad")(
-                    x, dz, None, None, y, p, q, r, w.shape, *g, prefers_channels_last(w)
+                    x, dy, None, None, *formed, w.shape, *g, prefers_channels_last(w)
                 )
             if need_x:
-                dx, _ = kernel(backend, "conv_dgrad")(dz, w, y, p, q, r, *(None,) * 6, x.shape, *g)
-        else:
-            dy, _ = kernel(backend, "bn_act_bwd_apply")(dz, y, p, q, r, *(None,) * 4)
-            dx, dw = library_conv_backward(dy, x, w, g, need_x, need_weight)
+                dx, _ = kernel(backend, "conv_dgrad")(dy, w, *formed, *(None,) * 6, x.shape, *g)
     return (
         absent(x) if dx is None else dx,
         weight_gradient(dw, w),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import fusedres
 from benchmarks.kernels.compiled import Usage, machine_code, main_loop, resource_usage
-from fusedres._build import extension_missing
-from tests.compile.test_cuda import need_cuobjdump
+from tests.compile.conftest import built_for
+
+#: The architecture that budgets of instructions are for: others have more (docs/kernels.md).
+COUNTED = "80"
 
 #: Two blocks of eight warps share a processor's 65536 registers.
 MOST_REGISTERS = 128
@@ -28,26 +29,21 @@ MOST_INSTRUCTIONS = {
 
 
 @pytest.fixture(scope="module")
-def library() -> Path:
-    if reason := extension_missing("_C_cuda"):
-        pytest.skip(reason)
-    need_cuobjdump()
-    (found,) = Path(fusedres.__file__).parent.glob("_C_cuda.*so")
-    return found
-
-
-@pytest.fixture(scope="module")
 def kernels(library: Path) -> dict[str, Usage]:
-    return resource_usage(library)
+    if COUNTED not in built_for():
+        pytest.skip(f"the build is for {built_for()}, and not for {COUNTED}")
+    return resource_usage(library, COUNTED)
 
 
-def test_registers_of_the_largest_tile(kernels: dict[str, Usage]) -> None:
-    largest = {name: usage for name, usage in kernels.items() if LARGEST_TILE in name}
-    assert len(largest) >= 26, (
-        "both kernels, five prologues and epilogues, two dtypes, and patches at stride 2"
-    )
-    excessive = {name: usage.registers for name, usage in largest.items() if usage.registers > MOST_REGISTERS}
-    assert not excessive, f"more than {MOST_REGISTERS} registers: {excessive}"
+def test_registers_of_the_largest_tile(library: Path) -> None:
+    for architecture in built_for():
+        kernels = resource_usage(library, architecture)
+        largest = {name: usage.registers for name, usage in kernels.items() if LARGEST_TILE in name}
+        assert len(largest) >= 26, (
+            "both kernels, five prologues and epilogues, two dtypes, and patches at stride 2"
+        )
+        excessive = {name: registers for name, registers in largest.items() if registers > MOST_REGISTERS}
+        assert not excessive, f"{architecture}: more than {MOST_REGISTERS} registers: {excessive}"
 
 
 @pytest.mark.parametrize(("kernel", "stride"), MOST_INSTRUCTIONS)
@@ -57,7 +53,7 @@ def test_instructions_a_matrix_instruction(
     wanted = (kernel, LARGEST_TILE, "BFloat16", f"{stride}3RawE", "AffineAct")
     names = [name for name in kernels if all(part in name for part in wanted)]
     assert len(names) == 1, names
-    loop = main_loop(machine_code(library, names[0]))
+    loop = main_loop(machine_code(library, names[0], COUNTED))
     products = [index for index, text in enumerate(loop) if "HMMA" in text]
     assert len(products) == 32, f"{len(products)} matrix instructions: not the main loop of 64 × 32 a warp"
     each = len(loop) / len(products)

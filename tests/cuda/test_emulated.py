@@ -14,15 +14,17 @@ from tests.cuda.conftest import ROOT, Emulator
 pytestmark = pytest.mark.emulated
 
 
-def files(folder: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / folder).glob("test_*.py"))
+def files(folder: str, having: str) -> list[str]:
+    """The test files of a folder with ``having`` in their text."""
+    found = sorted((ROOT / "tests" / folder).glob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in found if having in path.read_text()]
 
 
+KERNEL_TESTS = files("ops", "(KernelRules)")
 #: The blocks above the kernel ops; slow, since a block runs a dozen kernels.
-BLOCK_TESTS = [f"tests/ops/test_{name}.py" for name in ("basic_block", "bottleneck", "conv_bn_act", "stem")]
-KERNEL_TESTS = [path for path in files("ops") if path not in BLOCK_TESTS]
+BLOCK_TESTS = files("ops", "(BlockRules)")
 #: Written for the GPU alone. Graphs need torch's caching allocator; bounds are then those of its segments.
-GPU_TESTS = [path for path in files("cuda") if "\npytestmark = pytest.mark.gpu" in (ROOT / path).read_text()]
+GPU_TESTS = files("cuda", "\npytestmark = pytest.mark.gpu")
 WHOLE_NETWORKS = "tests/models/test_on_gpu.py"
 
 #: By default one odd shape an op, with all that it can be given, and geometries that have code of their own.

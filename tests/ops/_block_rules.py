@@ -189,6 +189,18 @@ class BlockRules(BlockNumbers):
             assert_same_bits(ours[f"grad of {name}"], expected[f"grad of {name}"], name)
         assert kernels.calls and kernels.input_gradients() == kernels.weight_gradients() == 0
 
+    @COMPOSITION
+    def test_pointwise_alone_runs_the_librarys_convolutions(
+        self, composition: str, backend: str, device: torch.device
+    ) -> None:
+        """Everywhere else gradients are the back-end's own, of a stem as well."""
+        sample = self.sample(self.shape(), device=device)
+        with fusedres.backend(backend), fusedres.composition(composition), KernelCalls() as kernels:
+            step(sample, self.ours, training=True)
+        names = kernels.names()
+        ran = bool(kernels.library), "conv_wgrad" in names and "conv_dgrad" in names
+        assert ran == ((True, False) if composition == "pointwise" else (False, True))
+
     # Errors
 
     @TRAINING

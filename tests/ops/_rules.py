@@ -12,7 +12,7 @@ from torch import Tensor
 import fusedres.ops
 from fusedres.ops._dispatch import BACKENDS
 from tests import baselines
-from tests._parity import assert_same_arithmetic, assert_same_bits, assert_within_two_x
+from tests._parity import assert_same_arithmetic, assert_same_bits, assert_within_two_x, largest
 from tests._probe import KernelCalls, poisoned_memory, scattered, threads
 from tests.conftest import device_of
 
@@ -95,9 +95,13 @@ class KernelRules:
         )
         for name, o, r, p in zip(self.outputs, ours, ref, plain, strict=True):
             if o.is_floating_point():
-                assert_within_two_x(o, r, p, f"{what} {name}")
+                assert_within_two_x(o, r, p, f"{what} {name}", self.slack(name, o, r))
             else:
                 assert_same_bits(o, p, f"{what} {name}")
+
+    def slack(self, name: str, ours: Tensor, ref: Tensor) -> float:
+        """What an output's error may be beyond the 2× rule, derived where it is not 0."""
+        return 0.0
 
     def odd(self) -> Case:
         return Case(next(s for s in self.shapes if s.name == "odd"), self.variants[0])
@@ -233,3 +237,14 @@ def merged(count: Tensor, mean: Tensor, m2: Tensor) -> tuple[Tensor, Tensor]:
     mu = (weights * mean.double()).sum(0) / n
     var = (m2.double() + weights * (mean.double() - mu).square()).sum(0) / n
     return mu.to(mean.dtype), var.to(mean.dtype)
+
+
+def slack_of_merged(name: str, ours: Tensor, ref: Tensor) -> float:
+    """A second eps for a variance that Chan's formula merged in fp32.
+
+    The stand-in device's yardstick is the host's, which sums variances of fp32 in fp64 and rounds once: the
+    rule then allows little more than its eps. A merge rounds M2 twice, each by eps/2 at most, eps/√12 rms.
+    Errors of parts are independent, so those of a tree's levels halve in variance from level to level:
+    together √(2 + 1 + 1/2 + …) = 2 roundings, 0.58 eps rms. Two eps are 3.5 of these.
+    """
+    return torch.finfo(ours.dtype).eps * largest(ref) if name == "var" and ours.is_cuda else 0.0

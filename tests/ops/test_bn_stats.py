@@ -4,7 +4,7 @@ from torch import Tensor
 
 import fusedres.ops
 from tests._parity import assert_within_two_x
-from tests.ops._rules import Bad, Case, Inputs, KernelRules, merged
+from tests.ops._rules import Bad, Case, Inputs, KernelRules, merged, slack_of_merged
 from tests.ops.shapes import FEW_MAP_SHAPES, MAP_SHAPES, MapShape
 
 
@@ -34,6 +34,9 @@ class TestBnStats(KernelRules):
 
     def observe(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return merged(*outputs)
+
+    def slack(self, name: str, ours: Tensor, ref: Tensor) -> float:
+        return slack_of_merged(name, ours, ref)
 
     def test_tiles_cover_the_map(self, case: Case, backend: str, device: torch.device) -> None:
         inputs = self.made(case, torch.bfloat16, device)

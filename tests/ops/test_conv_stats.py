@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 import fusedres.ops
-from tests.ops._rules import Bad, Case, Inputs, KernelRules, merged
+from tests.ops._rules import Bad, Case, Inputs, KernelRules, merged, slack_of_merged
 from tests.ops.shapes import CONV_SHAPES, FEW_CONV_SHAPES, ConvShape
 
 
@@ -51,6 +51,9 @@ class TestConvStats(KernelRules):
     def observe(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, *tiles = outputs
         return y, *merged(*tiles)
+
+    def slack(self, name: str, ours: Tensor, ref: Tensor) -> float:
+        return slack_of_merged(name, ours, ref)
 
     def test_tiles_cover_the_output(self, case: Case, backend: str, device: torch.device) -> None:
         y, count, mean, m2 = self.call(self.made(case, torch.bfloat16, device), backend)
