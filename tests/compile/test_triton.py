@@ -284,11 +284,13 @@ def verify_on_hip(launches: list[Launch]) -> None:
 
 
 @pytest.mark.slow
-def test_hip(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_hip(numerics: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: list[Launch] = []
     intercept(monkeypatch, HIP_FACTS, noted.append)
-    call_convolutions(LAYERS[0], torch.bfloat16)
-    call_pointwise(torch.bfloat16)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    call_convolutions(LAYERS[0], NUMERICS[numerics])
+    call_pointwise(NUMERICS[numerics])
     verify_on_hip(noted)
 
 
