@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -187,8 +188,47 @@ def build_wheel(folder: Path, **environ: str) -> subprocess.CompletedProcess[str
     )
 
 
+#: A block forward and backward, what the build says, and why each other back-end is not to be had.
+WITHOUT_EXTENSION = """
+import torch
+import fusedres
+from fusedres.ops._dispatch import BACKENDS
+
+block = fusedres.FusedBasicBlock(8, 8)
+x = torch.randn(2, 8, 5, 5, requires_grad=True)
+block(x).sum().backward()
+assert x.grad is not None
+print(fusedres.build_info()["extension_reason"])
+assert "torch sees no GPU" in BACKENDS["triton"].unavailable() or torch.cuda.is_available()
+for name in ("cpu", "cuda"):
+    assert "cannot be loaded" in BACKENDS[name].unavailable(), name
+"""
+
+
 @pytest.mark.slow
 class TestWheel:
+    def test_without_a_compiler_works_on_the_other_back_ends(self, tmp_path: Path) -> None:
+        """No C++ compiler and no nvcc: pure Python, whose blocks run, and whose Triton kernels are there."""
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        done = build_wheel(tmp_path, PATH=str(tools), CXX="", CUDA_HOME="")
+        assert done.returncode == 0, done.stderr
+        (wheel,) = (tmp_path / "wheels").iterdir()
+        assert wheel.name.endswith("-py3-none-any.whl")
+        zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+        # -S: an editable install of these sources would lend its extension.
+        paths = os.pathsep.join([str(tmp_path / "site"), sysconfig.get_path("purelib")])
+        ran = subprocess.run(
+            [sys.executable, "-S", "-c", WITHOUT_EXTENSION],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert "no C++ compiler" in ran.stdout
+
     def test_without_the_extension_is_pure_python(self, tmp_path: Path) -> None:
         done = build_wheel(tmp_path, FUSEDRES_NO_EXT="1")
         assert done.returncode == 0, done.stderr

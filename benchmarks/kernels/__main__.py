@@ -66,7 +66,8 @@ def main(
     if not only_triton:
         sheets, found, convolutions = measured(library, layers, networks)
     if triton:
-        sheets["triton"] = by_triton(library, triton, triton_use, convolutions)
+        counted = by_triton(library, triton, triton_use, convolutions)
+        sheets["triton"] = document.with_others("triton", counted)
     for sheet in sheets.values():
         console.print(sheet.rich())
     if triton and only_triton:

@@ -23,9 +23,27 @@ def save(sheets: Mapping[str, Sheet], found: Sequence[Finding]) -> None:
 
 def replace(sheets: Mapping[str, Sheet]) -> None:
     """These tables in the results file, the others and the budgets as they are."""
-    results = json.loads(RESULTS.read_text())
+    results = read()
     results["tables"] |= _tables(sheets)
     _write_results(results)
+
+
+def with_others(key: str, sheet: Sheet) -> Sheet:
+    """``sheet`` and those rows of the same table in the results file that it does not count anew.
+
+    Rows are told apart, and sorted, by their first three columns.
+    """
+    table = read()["tables"].get(key) if RESULTS.exists() else None
+    if table is None or table["columns"] != list(sheet.columns):
+        return sheet
+    rows = {tuple(row[:3]): row for row in [*table["rows"], *sheet.rows]}
+    return sheet._replace(rows=[rows[name] for name in sorted(rows)])
+
+
+def read() -> dict[str, Any]:
+    """The results file."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text())
+    return results
 
 
 def _tables(sheets: Mapping[str, Sheet]) -> dict[str, Any]:

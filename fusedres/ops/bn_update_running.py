@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -30,6 +31,42 @@ def bn_update_running_fake(
     Layers of a call may not share what is written: nothing says which of them would come first.
     """
     return None
+
+
+class RunningLayer(NamedTuple):
+    """What a call of the kernel op holds of one layer; ``n`` values a channel."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor | None
+    mean: Tensor
+    var: Tensor
+    n: int
+
+
+def running_layers(
+    running_mean: Sequence[Tensor],
+    running_var: Sequence[Tensor],
+    num_batches_tracked: Sequence[Tensor],
+    mean: Sequence[Tensor],
+    var: Sequence[Tensor],
+    n: Sequence[int],
+) -> list[RunningLayer]:
+    """The kernel op's lists by layer, for a back-end to go through.
+
+    Raises:
+        ValueError: the lists do not have one entry a layer.
+    """
+    lists = {"running_mean": running_mean, "running_var": running_var, "mean": mean, "var": var, "n": n}
+    if num_batches_tracked:
+        lists["num_batches_tracked"] = num_batches_tracked
+    if len({len(entries) for entries in lists.values()}) != 1:
+        given = ", ".join(f"`{name}`: {len(entries)}" for name, entries in lists.items())
+        raise ValueError(f"bn_update_running: every list must have an entry a layer; got {given}")
+    counts: Sequence[Tensor | None] = num_batches_tracked or [None] * len(n)
+    return [
+        RunningLayer(*layer) for layer in zip(running_mean, running_var, counts, mean, var, n, strict=True)
+    ]
 
 
 def bn_update_running(

@@ -146,6 +146,20 @@ def test_one_table_counted_alone_leaves_the_rest(tmp_path: Path, monkeypatch: py
     }
 
 
+def test_rows_counted_anew_replace_theirs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "RESULTS", tmp_path / "counted.json")
+    columns = ["layer", "use", "by", "x"]
+    old = Sheet("t", columns, [["a", "u", "cuda", "1"], ["a", "v", "cuda", "2"], ["c", "u", "cuda", "3"]])
+    new = Sheet("t", columns, [["b", "u", "cuda", "5"], ["a", "u", "cuda", "4"]])
+    assert document.with_others("t", new) == new, "there is no file yet"
+    document.save({"t": old}, [])
+    assert document.with_others("t", new).rows == [
+        ["a", "u", "cuda", "4"], ["a", "v", "cuda", "2"], ["b", "u", "cuda", "5"], ["c", "u", "cuda", "3"],
+    ]  # fmt: skip
+    others = new._replace(columns=["another"])
+    assert document.with_others("t", others) == others, "rows of other columns do not fit"
+
+
 def test_the_page_says_what_the_results_file_says() -> None:
     text = document.DOCUMENT.read_text()
     written = text

@@ -72,6 +72,13 @@ LAYERS = (
     Layer("resnext_conv2", 128, 128, 3, 1, 56, groups=32),
 )
 
+NUMERICS = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "tf32": torch.float32,
+}
+
 #: Large enough for every tile.
 EVERY = Layer("every", 256, 256, 3, 1, 56)
 
@@ -113,10 +120,17 @@ def call_pointwise(dtype: torch.dtype) -> None:
     affine_act_maxpool.affine_act_maxpool_bwd(out, index, y, *vectors(c, 4))
     bn_finalize.bn_finalize(*bn_stats.bn_stats(y), *vectors(c, 2), 1e-5)
     bn_bwd_finalize.bn_bwd_finalize(torch.empty(2, c, device="meta"), *vectors(c, 3), 100, False)
-    batches = torch.empty((), dtype=torch.int64, device="meta")
     for momentum in (0.1, None):
-        running_mean, running_var, mean, var = ([vector] for vector in vectors(c, 4))
-        bn_update_running.bn_update_running(running_mean, running_var, [batches], mean, var, [100], momentum)
+        move_running(4, momentum)
+
+
+def move_running(layers: int, momentum: float | None) -> None:
+    """Running statistics of so many layers."""
+    running_mean, running_var, mean, var = (vectors(64, layers) for _ in range(4))
+    batches = [torch.empty((), dtype=torch.int64, device="meta")] * layers
+    bn_update_running.bn_update_running(
+        running_mean, running_var, batches, mean, var, [100] * layers, momentum
+    )
 
 
 def distinct(launches: Iterable[Launch]) -> list[Launch]:
@@ -167,6 +181,15 @@ def test_pointwise(capability: int, launches: list[Launch], tmp_path: Path) -> N
     verify_all(launches, capability, tmp_path)
 
 
+@pytest.mark.parametrize(("layers", "grids"), [(1, [(1,)]), (4, [(4,)]), (6, [(4,), (2,)])])
+@pytest.mark.parametrize("capability", [80])
+def test_running_statistics_of_a_block_are_one_launch(
+    capability: int, layers: int, grids: list[tuple[int, ...]], launches: list[Launch]
+) -> None:
+    move_running(layers, 0.1)
+    assert [launch.grid for launch in launches] == grids
+
+
 @pytest.mark.parametrize("capability", [80, 90])
 def test_residual_block_convolution(capability: int, launches: list[Launch], tmp_path: Path) -> None:
     call_convolutions(LAYERS[0], torch.bfloat16)
@@ -209,15 +232,19 @@ def test_pointwise_elsewhere(capability: int, launches: list[Launch], tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).split(".")[1]
-)
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 @pytest.mark.parametrize("capability", DEVICES)
 def test_layers(
-    capability: int, layer: Layer, dtype: torch.dtype, launches: list[Launch], tmp_path: Path
+    capability: int,
+    layer: Layer,
+    numerics: str,
+    launches: list[Launch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    call_convolutions(layer, dtype)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    call_convolutions(layer, NUMERICS[numerics])
     verify_all(launches, capability, tmp_path)
 
 
@@ -257,11 +284,13 @@ def verify_on_hip(launches: list[Launch]) -> None:
 
 
 @pytest.mark.slow
-def test_hip(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_hip(numerics: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: list[Launch] = []
     intercept(monkeypatch, HIP_FACTS, noted.append)
-    call_convolutions(LAYERS[0], torch.bfloat16)
-    call_pointwise(torch.bfloat16)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    call_convolutions(LAYERS[0], NUMERICS[numerics])
+    call_pointwise(NUMERICS[numerics])
     verify_on_hip(noted)
 
 

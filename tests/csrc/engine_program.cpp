@@ -64,8 +64,8 @@ const Case kCases[] = {
 bool suits(const Filter& f, Algorithm algorithm) {
   const bool plain = f.rows == 3 && f.cols == 3 && f.stride_h == 1 && f.stride_w == 1 && f.dilation_h == 1 &&
                      f.dilation_w == 1 && f.groups == 1;
-  if (parts_of(algorithm) > 0) return f.groups == 1;
-  return winograd_outputs(algorithm) == 0 || plain;
+  if (winograd_outputs(algorithm) > 0) return plain;
+  return parts_of(algorithm) == 0 || f.groups == 1;
 }
 
 double value(const char* data, int64_t at, DataType type) {

@@ -28,6 +28,9 @@ pytestmark = pytest.mark.gpu
 
 CPU = torch.device("cpu")
 BLOCKS = {"resnet18": ["basic_block"] * 8, "resnet50": ["bottleneck"] * 16}
+#: Each logit is one projection of the features. Of 14 in bf16, plain PyTorch's own error on a ResNet-50 went
+#: from 0.12 to 0.24 (rms) with the seed, so that chance decided; many projections tell the error's size.
+CLASSES = {"resnet18": 7, "resnet50": 512}
 COMPOSITIONS = ("pointwise", "stats", "mainloop")
 #: A bf16 model in inference, autocast in training.
 DTYPES = {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
@@ -57,7 +60,7 @@ def images() -> Tensor:
 
 def network(name: str, x: Tensor) -> nn.Module:
     """torchvision's, on the CPU, with the statistics of ``x``."""
-    model: nn.Module = getattr(torchvision.models, name)(num_classes=7)
+    model: nn.Module = getattr(torchvision.models, name)(num_classes=CLASSES[name])
     model.to(memory_format=torch.channels_last)
     calibrate(model, x)
     return model

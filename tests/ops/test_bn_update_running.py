@@ -104,9 +104,12 @@ class TestBnUpdateRunning(KernelRules):
     def test_layers_together_move_as_each_alone(
         self, momentum: float | None, backend: str, device: torch.device
     ) -> None:
-        """A bottleneck's four layers and two more, of as many channels as no block of threads has."""
+        """A bottleneck's four layers and two more, of as many channels as no block of threads has; one has
+        running statistics in half precision."""
         torch.manual_seed(0)
         layers = [self.layer(channels, device) for channels in (64, 7, 1, 2048, 513, 64)]
+        half = torch.bfloat16 if backend == "cpu" else torch.float16  # what the back-end and its tests have
+        layers[1] = (*(t.to(half) for t in layers[1][:2]), *layers[1][2:])
         sizes = [60, 1, 0, 3, 3, 5]
         alone = [tuple(t.clone() for t in layer) for layer in layers]
         for layer, n in zip(alone, sizes, strict=True):

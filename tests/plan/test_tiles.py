@@ -130,6 +130,7 @@ from fusedres.ops._planned import TILES
 asked = []
 run = _tiles.plan_key
 _tiles.plan_key = lambda *args: asked.append(run(*args)) or asked[-1]
+torch.backends.cudnn.allow_tf32 = False
 x = torch.randn(1, 16, 5, 5).contiguous(memory_format=torch.channels_last)
 w = torch.randn(16, 16, 3, 3)
 args = (x, w, None, None, None, False, (1, 1), (1, 1), (1, 1), 1)

@@ -9,10 +9,13 @@ import copy
 
 import ptxemu.torch_mock
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torchvision.models.resnet import BasicBlock
 
 import fusedres
-from tests._parity import assert_within_two_x
+from fusedres import ops
+from tests._parity import assert_same_bits, assert_within_two_x
 
 
 def gradients(block: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -24,6 +27,32 @@ def gradients(block: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
     found |= {name: p.grad for name, p in block.named_parameters()}
     found |= {name: b for name, b in block.named_buffers() if b.is_floating_point()}
     return {name: t.detach().cpu() for name, t in found.items() if t is not None}
+
+
+def check_compiled(block: torch.nn.Module, x: torch.Tensor) -> None:
+    """torch.compile puts a kernel op's Triton kernels into the graph, and Inductor's code runs them."""
+    targets: list[str] = []
+
+    def note(graph: torch.fx.GraphModule, inputs: object) -> object:
+        targets.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph.forward)
+
+    def activate(y: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return ops.affine_add_act(y, s, t, backend="triton")
+
+    given = x.to(memory_format=torch.channels_last), *torch.rand(2, x.shape[1], device="cuda")
+    out = torch.compile(activate, fullgraph=True, backend=aot_autograd(fw_compiler=note))(*given)
+    assert_same_bits(out, activate(*given), "compiled")
+    assert any("triton_kernel_wrapper" in target for target in targets), targets
+    assert not any("affine_add_act" in target for target in targets), targets
+
+    eager = gradients(copy.deepcopy(block), x)
+    compiled = gradients(torch.compile(copy.deepcopy(block), fullgraph=True), x)
+    for name, value in compiled.items():
+        # Inductor makes the momentum a constant, in double precision: running statistics differ by a bit.
+        tolerance = 2**-23 if "running" in name else 0.0
+        expected = eager[name.removeprefix("_orig_mod.")]
+        torch.testing.assert_close(value, expected, rtol=tolerance, atol=2**-23 * tolerance)
 
 
 def main() -> None:
@@ -43,6 +72,9 @@ def main() -> None:
     for name, value in ours.items():
         assert_within_two_x(value, reference[name], yardstick[name], name)
     print("training step: fine")
+    with fusedres.backend("triton"), fusedres.composition("mainloop"):
+        check_compiled(fused, x.cuda())
+    print("compiled: fine")
     with fusedres.backend("triton"), torch.no_grad():
         out = fused.eval()(x.cuda()).cpu()
         exact.eval(), plain.eval()

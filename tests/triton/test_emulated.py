@@ -31,6 +31,7 @@ from triton.backends.compiler import GPUTarget
 from fusedres import ops
 from fusedres.ops._dispatch import BACKENDS, Backend
 from tests._parity import assert_same_bits, assert_within_two_x
+from tests._tf32 import rounded
 from tests.ops import (
     test_affine_act_maxpool,
     test_affine_add_act,
@@ -181,6 +182,36 @@ def test_float32(op: str, allow_tf32: bool, monkeypatch: pytest.MonkeyPatch) -> 
     )
     half = rules.made(case, torch.float16)
     assert_within_two_x(ours.half(), reference[0], rules.plain(half)[0], f"{op} {case} in TF32")
+
+
+#: A NaN as a GPU makes it; what rounds its mantissa up must not carry into the sign.
+NAN = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)
+
+
+@pytest.mark.parametrize("op", ["conv_affine_act", "conv_dgrad", "conv_wgrad"])
+def test_tf32_factors_are_rounded(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not cut off, as the matrix unit does by itself: factors rounded beforehand give the same bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.manual_seed(0)
+    x, dz, w = (
+        torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        for shape in ((2, 16, 5, 5), (2, 16, 5, 5), (16, 16, 3, 3))
+    )
+
+    def run(x: Tensor, dz: Tensor, w: Tensor) -> Tensor:
+        if op == "conv_wgrad":
+            return ops.conv_wgrad(x, dz, w_shape=w.shape, padding=1, backend="triton")
+        if op == "conv_dgrad":
+            return ops.conv_dgrad(dz, w, x_shape=x.shape, padding=1, backend="triton")[0]
+        return ops.conv_affine_act(x, w, padding=1, backend="triton")
+
+    out = run(x, dz, w)
+    assert_same_bits(out, run(*map(rounded, (x, dz, w))), op)
+    assert not torch.equal(
+        out, run(*((t.view(torch.int32) & -0x2000).view(torch.float32) for t in (x, dz, w)))
+    )
+    x[0, 0, 0, 0] = dz[0, 0, 0, 0] = NAN
+    assert run(x, dz, w).isnan().any(), "a NaN is a factor too"
 
 
 def test_constant_channel_has_no_variance() -> None:

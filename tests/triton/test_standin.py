@@ -39,7 +39,7 @@ def own_folders(folder: Path) -> dict[str, str]:
 
 
 def test_basic_block(tmp_path: Path) -> None:
-    assert run("tests.triton._standin_program", **own_folders(tmp_path)).count("fine") == 2
+    assert run("tests.triton._standin_program", **own_folders(tmp_path)).count("fine") == 3
 
 
 @pytest.mark.parametrize("sm", [80, 90])

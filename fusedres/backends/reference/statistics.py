@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fusedres.backends.reference._library import implements
 from fusedres.ops._shapes import accumulate_dtype
+from fusedres.ops.bn_update_running import RunningLayer, running_layers
 
 
 @implements("bn_stats")
@@ -67,33 +68,23 @@ def bn_update_running(
     n: Sequence[int],
     momentum: float | None,
 ) -> None:
-    counts: Sequence[Tensor | None] = num_batches_tracked or [None] * len(n)
-    for old_mean, old_var, batches, new_mean, new_var, values in [
-        *zip(running_mean, running_var, counts, mean, var, n, strict=True)
-    ]:
-        _update_layer(old_mean, old_var, batches, new_mean, new_var, values, momentum)
+    for layer in running_layers(running_mean, running_var, num_batches_tracked, mean, var, n):
+        _update_layer(layer, momentum)
 
 
-def _update_layer(
-    running_mean: Tensor,
-    running_var: Tensor,
-    num_batches_tracked: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    n: int,
-    momentum: float | None,
-) -> None:
-    if num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
+def _update_layer(layer: RunningLayer, momentum: float | None) -> None:
+    batches, n = layer.num_batches_tracked, layer.n
+    if batches is not None:
+        batches.add_(1)
     if n == 0:
         return  # an empty batch counts as a batch and moves nothing, as in torch
     factor: float | Tensor
     if momentum is not None:
         factor = momentum
     else:
-        assert num_batches_tracked is not None, "the wrapper asks for it where momentum is None"
-        factor = num_batches_tracked.double().reciprocal()
+        assert batches is not None, "the wrapper asks for it where momentum is None"
+        factor = batches.double().reciprocal()
     # One value has no unbiased variance; its biased one, 0, keeps the running statistics finite.
-    unbiased = var.double() * (n / max(n - 1, 1))
-    for running, batch in ((running_mean, mean.double()), (running_var, unbiased)):
+    unbiased = layer.var.double() * (n / max(n - 1, 1))
+    for running, batch in ((layer.running_mean, layer.mean.double()), (layer.running_var, unbiased)):
         running.copy_(running.double() * (1 - factor) + batch * factor)

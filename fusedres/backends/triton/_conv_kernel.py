@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 
 from fusedres.backends.triton._conv_partials import parts_of, store_statistics, store_sums
-from fusedres.backends.triton._maths import affine, channel, is_active, relu
+from fusedres.backends.triton._maths import affine, channel, factor, is_active, relu
 
 
 @triton.jit
@@ -221,7 +221,7 @@ def conv_kernel(
                 b = tl.load(w_base + w_at, mask=n_inside[None, :], other=0.0)
             else:
                 b = tl.load(w_base + w_at)
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = tl.dot(factor(a, PRECISION), factor(b, PRECISION), acc, input_precision=PRECISION)
 
     c = group * COLS + n
     at = pixel[:, None] * out_c + c[None, :]

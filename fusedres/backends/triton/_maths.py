@@ -42,3 +42,16 @@ def is_active(y, scale, shift, at, inside):
 def normalized(y, mean, invstd, at, inside):
     """x̂ = (y − mean)·invstd."""
     return (y.to(tl.float32) - channel(mean, at, inside)) * channel(invstd, at, inside)
+
+
+@triton.jit
+def factor(x, PRECISION: tl.constexpr):
+    """``x`` as a product's factor: for TF32 rounded to its ten bits of mantissa, ties away from zero.
+
+    Matrix units may drop the other bits instead, which makes every product too small.
+    """
+    if PRECISION == "tf32":
+        bits = x.to(tl.int32, bitcast=True)
+        rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+        x = tl.where(x == x, rounded, x)  # the sum would carry a NaN's mantissa into its sign
+    return x

@@ -113,8 +113,9 @@ def shared_memory(problem: Problem, tile: Tile) -> int:
 def spills(problem: Problem, tile: Tile) -> bool:
     """Whether the compiled kernel is known to keep values in local memory."""
     shape = (tile.BM, tile.BN, tile.num_warps, tile.num_stages)
-    run = Configuration(problem.kernel, problem.facts.capability, problem.loads[0], *shape)
-    return problem.formed and problem.dtype.itemsize == 2 and run in SPILLED
+    size = problem.dtype.itemsize
+    run = Configuration(problem.kernel, problem.facts.capability, size, problem.loads[0], *shape)
+    return problem.formed and run in SPILLED
 
 
 def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:

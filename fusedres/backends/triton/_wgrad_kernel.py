@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fusedres.backends.triton._maths import affine, channel, relu
+from fusedres.backends.triton._maths import affine, channel, factor, relu
 
 
 @triton.jit
@@ -86,7 +86,7 @@ def wgrad_kernel(
         if x_scale is not None:
             value = relu(affine(a.to(tl.float32), x_scale, x_shift, group * CG + c, column_inside))
             a = tl.where(ok, value, 0.0).to(a.dtype)
-        acc = tl.dot(tl.trans(dy), a, acc, input_precision=PRECISION)
+        acc = tl.dot(tl.trans(factor(dy, PRECISION)), factor(a, PRECISION), acc, input_precision=PRECISION)
     filters = group * KG + k
     inside = k_inside[:, None] & column_inside[None, :]
     if SPLIT:
