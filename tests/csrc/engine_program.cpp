@@ -147,8 +147,9 @@ struct Operands {
 
 int failures = 0;
 
-// Of a sum of at most 1300 products below 1: fp32 rounds by 1300 * 2^-24, bf16 by 2^-9 of the result. Two parts
-// leave out 4.4e-6 of each product, rms, and 1.7 times that in Winograd's: of 1300 products of rms 1/3, 9e-5.
+// Of a sum of at most 1300 products below 1: fp32 rounds by 1300 * 2^-24, bf16 by 2^-9 of the result. Two
+// parts leave out 4.4e-6 of each product, rms, and 1.7 times that in Winograd's: of 1300 products of rms 1/3,
+// 9e-5.
 void compare(const Operands& o, const char* out, bool joins, const std::string& what) {
   const bool two_parts = parts_of(static_cast<Algorithm>(o.header.algorithm)) == 2;
   const double relative = o.type == DataType::kBFloat16 ? 1e-2 : two_parts ? 1e-3 : 1e-4;

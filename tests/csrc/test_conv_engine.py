@@ -287,6 +287,21 @@ def test_nan_and_infinity_pass(algorithm: Algorithm) -> None:
         assert bool(ours.isfinite()[~reached].all())
 
 
+def test_values_that_are_no_sum_of_parts(algorithm: Algorithm) -> None:
+    """An infinity, and what rounds to one in bf16, come out as NaN and reach no further than a NaN does."""
+    if not algorithm.in_parts:
+        pytest.skip("multiplies whole values")
+    case = Case("values", 1, 8, 6, 6, 8, 3, 1, 1)
+    x, w, scale, shift = operands(case, algorithm.dtype)
+    reached = F.conv2d(F.pad(torch.ones(1, 1, 1, 1), (2, 3, 2, 3)), torch.ones(1, 1, 3, 3), padding=1) > 0
+    for value in (float("inf"), -float("inf"), torch.finfo(torch.float32).max):
+        x[0, 3, 2, 2] = value
+        ours = run(case, algorithm, x, w, scale, shift, None, True)
+        assert bool(ours.isnan()[reached.expand_as(ours)].all())
+        if not algorithm.winograd:
+            assert bool(ours.isfinite()[~reached.expand_as(ours)].all())
+
+
 class BlockCase(NamedTuple):
     name: str
     n: int
@@ -421,6 +436,9 @@ SHARED = (
     Case("panels", 1, 512, 7, 7, 224, 3, 1, 1),
     Case("few_pixels", 1, 96, 5, 3, 40, 3, 1, 1),
     Case("groups", 1, 128, 9, 9, 128, 3, 1, 1, groups=16),
+    # Dense maps are cut otherwise for every number of threads; sums of more than one chain.
+    Case("dense", 1, 160, 14, 14, 96),
+    Case("dense_long", 2, 1100, 7, 7, 70),
 )
 
 
@@ -428,7 +446,7 @@ SHARED = (
 def test_thread_counts_agree(case: Case, algorithm: Algorithm) -> None:
     """Threads share out whole sums, so neither their number nor who computes what changes a bit."""
     if not suits(case, algorithm):
-        pytest.skip("Winograd's F(2x2, 3x3) is for 3 x 3 filters of stride 1")
+        pytest.skip(NOT_FOR)
     x, w, scale, shift = operands(case, algorithm.dtype)
     results = []
     for count in (1, 2, 3, 5):

@@ -31,7 +31,7 @@ needs_fast = pytest.mark.skipif(
     not any(engine.runs(algorithm) for algorithm in engine.FAST), reason="this CPU runs no fast algorithm"
 )
 NHWC = torch.channels_last
-FAST_NAMES = {algorithm.name.lower() for algorithm in engine.FAST}
+FAST_NAMES = {algorithm.name.lower() for algorithm in engine.FAST if engine.runs(algorithm)}
 
 
 def convolution(use: str, dtype: str, c: int, size: int, n: int, threads: int, precision: str) -> Convolution:
@@ -58,6 +58,20 @@ def test_fast_rules_name_one_in_every_use_but_wgrad() -> None:
     fast = [c for c in every_convolution("fast") if engine.by_rule(c)[0] in FAST_NAMES]
     assert {c.use for c in fast} == {"infer", "fprop", "dgrad"}
     assert {c.dtype for c in fast} == {"float32"}
+
+
+@pytest.mark.parametrize(("dilation", "groups"), [(2, 1), (1, 32)])
+@pytest.mark.parametrize(("c", "size", "n"), [(64, 56, 1), (128, 28, 16), (256, 14, 16), (512, 7, 16)])
+def test_rules_name_what_takes_the_convolution(c: int, size: int, n: int, dilation: int, groups: int) -> None:
+    """Winograd's algorithms take no dilation, and nothing fast takes groups."""
+    one = (1, 1)
+    shapes = (n, c, size, size), (c, c // groups, 3, 3)
+    geometry = one, (dilation, dilation), (dilation, dilation), groups
+    by_precision = {
+        precision: engine.by_rule(Convolution("cpu", "infer", "float32", *shapes, *geometry, 2, precision))[0]
+        for precision in ("default", "fast")
+    }
+    assert by_precision["fast"] == by_precision["default"]
 
 
 @needs_fast

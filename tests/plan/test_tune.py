@@ -32,6 +32,8 @@ Clock = Callable[[dict[str, float]], None]
 needs_engine = pytest.mark.skipif(
     not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the CPU engine needs AVX-512"
 )
+#: What this CPU runs beside it.
+IN_PARTS = {"direct_f32_amx"} if engine.runs(engine.Algorithm.DIRECT_F32_AMX) else set()
 
 
 def tune(model: nn.Module, x: Tensor, **options: object) -> Report:
@@ -215,9 +217,7 @@ def test_the_algorithms_of_one_convolution_agree(use: str) -> None:
     """What is timed against each other computes the same."""
     one = (1, 1)
     calls = algorithms(Convolution("cpu", use, "float32", (2, 16, 9, 9), (24, 16, 3, 3), one, one, one, 1, 1))
-    runs = engine.runs(engine.Algorithm.DIRECT_F32_AMX)
-    in_parts = {"direct_f32_amx"} if runs and use != "wgrad" else set()
-    assert set(calls) == {"direct_f32", "winograd_f32", "onednn", *in_parts}
+    assert set(calls) == {"direct_f32", "winograd_f32", "onednn"} | (IN_PARTS if use != "wgrad" else set())
     results = {name: call() for name, call in calls.items()}
     for name, result in results.items():
         torch.testing.assert_close(result, results["onednn"], rtol=1e-3, atol=1e-3, msg=name)
@@ -229,9 +229,10 @@ def test_the_algorithms_of_a_strided_dgrad_agree() -> None:
     calls = algorithms(
         Convolution("cpu", "strided_dgrad", "float32", (2, 16, 9, 9), (24, 16, 1, 1), *geometry, 1, 1)
     )
-    assert set(calls) == {"direct_f32", "onednn"}
-    ours, theirs = calls["direct_f32"](), calls["onednn"]()
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert set(calls) == {"direct_f32", "onednn"} | IN_PARTS
+    results = {name: call() for name, call in calls.items()}
+    for name, result in results.items():
+        torch.testing.assert_close(result, results["onednn"], rtol=1e-3, atol=1e-3, msg=name)
 
 
 def test_single_ops_move_to_the_back_end_that_is_faster(

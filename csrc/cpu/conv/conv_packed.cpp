@@ -40,6 +40,7 @@ PackedHeader header_for(
   const bool bf16 = data_type(chosen) == DataType::kBFloat16;
   if (w.dim() != 4 || w.scalar_type() != (bf16 ? ScalarType::BFloat16 : ScalarType::Float))
     fail(std::string(op) + ": `w` must have 4 dimensions (K, C / groups, R, S) and the algorithm's dtype");
+  if (w.size(1) < 1) fail(std::string(op) + ": `w` must have input channels; got none");
   if (groups < 1 || w.size(0) % groups != 0)
     fail(
         std::string(op) + ": `groups` must divide `w`'s " + std::to_string(w.size(0)) + " filters; got " +

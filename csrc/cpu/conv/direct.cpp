@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kSmallWeights = 1300 * 1024;
 constexpr int64_t kSmallBlock = 160 * 1024;
 constexpr int64_t kLargeBlock = 512 * 1024;
+constexpr int64_t kFewRows = 12;  // of a half: fewer do not pay for loading the weights' tiles
 constexpr int64_t kSharedWeightsOfParts = 1700 * 1024;  // splitting panels, each thread packs all pixels
 constexpr int64_t kLargeBlockOfParts = 800 * 1024;  // packed: 1024 -> 512 at 14 x 14 from 92 to 108 GFLOP/s
 constexpr int64_t kBlockTiles = 256;
@@ -128,17 +129,22 @@ int64_t DirectConv::input_bytes(int64_t pixels) const {
 void DirectConv::plan(int64_t threads) {
   const PackedHeader& header = packed_header(packed);
   const int64_t panels = header.filter.panels();
-  // 196 pixels are 7 tiles of up to 32, 4 for one thread and 3 for the other, or 8 of up to 26.
-  halves_in_step = packs_always() ? 2 * threads : 1;
-  const Segments segments(*this, tiles->max_rows);
-  const int64_t tile_count = ceil_div(segments.count(), 2);
   const int64_t weights = panels * panel_bytes(header);
+  halves_in_step = 1;
+  const int64_t fewest_tiles = ceil_div(Segments(*this, tiles->max_rows).count(), 2);
   // By pixels a thread reads, in the next convolution, mostly what it wrote in this one, and all weights; by
   // panels it reads all inputs, half of them from the other core's cache. Where the weights stay in L2 pixels
   // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block from 545 to 510 us).
-  split_panels = panels >= threads && (tile_count < threads ||
+  split_panels = panels >= threads && (fewest_tiles < threads ||
                                        (weights > (packs_always() ? kSharedWeightsOfParts : kSmallWeights) &&
                                         weights > in.images * in.image));
+  // 196 pixels are 7 tiles of up to 32, 4 for one thread and 3 for the other, or 8 of up to 26.
+  if (packs_always() && !split_panels) {
+    halves_in_step = 2 * threads;
+    if (Segments(*this, tiles->max_rows).length < kFewRows) halves_in_step = 1;
+  }
+  const Segments segments(*this, tiles->max_rows);
+  const int64_t tile_count = ceil_div(segments.count(), 2);
   const int64_t tile_bytes = input_bytes(2 * segments.length);
   const int64_t written = 2 * segments.length * out.pixel * (residual.data != nullptr ? 2 : 1);
   const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;

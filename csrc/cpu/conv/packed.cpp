@@ -179,9 +179,8 @@ void pack_parts_f32(const PackedHeader& header, Panel<float>& panel, BFloat16* o
   const int64_t outputs = winograd_outputs(algorithm), parts = parts_of(algorithm);
   const int64_t taps = outputs > 0 ? (outputs + 2) * (outputs + 2) : header.filter.rows * header.filter.cols;
   std::vector<float> lines(taps * header.run * kPanel);
-  outputs == 2   ? pack_winograd_f32<WinogradF2>(header, panel, lines.data())
-  : outputs == 4 ? pack_winograd_f32<WinogradF4>(header, panel, lines.data())
-                 : pack_direct_f32(header, panel, lines.data());
+  outputs > 0 ? pack_winograd_f32<WinogradF2>(header, panel, lines.data())
+              : pack_direct_f32(header, panel, lines.data());
   const int64_t half = round_up(header.run, 32) * 16 * parts;
   for (int64_t tap = 0; tap < taps; ++tap)
     pack_parts(

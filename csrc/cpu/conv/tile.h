@@ -53,7 +53,7 @@ struct InputPacking {
 // The tile kernels of one algorithm on one instruction set.
 struct TileFamily {
   int64_t max_rows;     // of a half
-  int64_t input_group;  // the run is a multiple of this
+  int64_t input_group;  // values of a step: the run is a multiple of this, or packing fills up the last step
   // The kernel for `rows` pixels a half (1 to max_rows) and 1 or 2 halves.
   TileKernel (*kernel)(int64_t rows, int64_t halves);
   // Called by each thread before and after its tiles; may be null (AMX sets up its tile registers).

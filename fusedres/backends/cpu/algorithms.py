@@ -27,8 +27,7 @@ def algorithms(convolution: Convolution) -> Mapping[str, Call]:
         for algorithm in Algorithm
         if str(algorithm.dtype) == f"torch.{convolution.dtype}"
         and engine.runs(algorithm)
-        and (not algorithm.winograd or engine.winograd_takes(convolution.w, *geometry))
-        and (not algorithm.in_parts or convolution.groups == 1)
+        and engine.takes(algorithm, convolution.w, *geometry)
         and (algorithm not in engine.FAST or convolution.precision == "fast")
     ]
     calls = _MAKERS[convolution.use](convolution, served)

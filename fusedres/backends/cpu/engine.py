@@ -142,6 +142,20 @@ def winograd_takes(w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> 
     return (tuple(w_shape[2:]), tuple(stride), tuple(dilation), groups) == ((3, 3), one, one, 1)
 
 
+def takes(algorithm: Algorithm, w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> bool:
+    """Whether the algorithm can do this convolution."""
+    if algorithm.winograd:
+        return winograd_takes(w_shape, stride, dilation, groups)
+    return groups == 1 or not algorithm.in_parts
+
+
+def _named_for(name: str, w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> Algorithm | None:
+    algorithm = named(name)
+    if algorithm is None or not takes(algorithm, w_shape, stride, dilation, groups):
+        return None
+    return algorithm
+
+
 def named(name: str) -> Algorithm | None:
     """The algorithm of a rule or a plan; one that cannot run here is oneDNN's."""
     algorithm = Algorithm.__members__.get(name.upper())
@@ -177,7 +191,8 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
             "thread_patches": patches // convolution.threads,
         },
     )
-    chosen = next(name for name in rule.then if name == ONEDNN or named(name) is not None)
+    geometry = convolution.w, convolution.stride, convolution.dilation, convolution.groups
+    chosen = next(name for name in rule.then if name == ONEDNN or _named_for(name, *geometry) is not None)
     return chosen, rule.why
 
 
