@@ -25,8 +25,8 @@ struct DirectConv {
   bool split_panels = false;
   int64_t chunks = 1, chunks_of_share = 1;
   int64_t block = 1;
-  int64_t halves_in_step =
-      1;  // a dense map is cut for a multiple of so many halves, as far as these come out equal
+  // A dense map is cut for a multiple of so many halves, as far as these come out equal.
+  int64_t halves_in_step = 1;
 
   // Choose for `threads` threads; needs everything above but `next`.
   void plan(int64_t threads);

@@ -149,13 +149,6 @@ def takes(algorithm: Algorithm, w_shape: Ints, stride: Ints, dilation: Ints, gro
     return groups == 1 or not algorithm.in_parts
 
 
-def _named_for(name: str, w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> Algorithm | None:
-    algorithm = named(name)
-    if algorithm is None or not takes(algorithm, w_shape, stride, dilation, groups):
-        return None
-    return algorithm
-
-
 def named(name: str) -> Algorithm | None:
     """The algorithm of a rule or a plan; one that cannot run here is oneDNN's."""
     algorithm = Algorithm.__members__.get(name.upper())
@@ -192,7 +185,8 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
         },
     )
     geometry = convolution.w, convolution.stride, convolution.dilation, convolution.groups
-    chosen = next(name for name in rule.then if name == ONEDNN or _named_for(name, *geometry) is not None)
+    served = {a.name.lower() for a in Algorithm if runs(a) and takes(a, *geometry)} | {ONEDNN}
+    chosen = next(name for name in rule.then if name in served)
     return chosen, rule.why
 
 
