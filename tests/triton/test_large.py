@@ -123,8 +123,8 @@ def test_statistics() -> None:
     end, n = x[0, :, -ROWS:].double().flatten(1), float(count[-1])
     assert end.shape[1] < n < 4 * end.shape[1]
     expected = end.sum(1) / n
-    # A tree of fp32 sums has 17 levels of 2^-24 here: 1e-6 of the values' mean size, which is near one. M2 is
-    # allowed a hundred times that. A wrong offset misses a third of the values.
+    # A tree of fp32 sums has 17 levels of 2^-24 here: 1e-6 of the values' mean size, which is near one. M2
+    # is allowed a hundred times that. A wrong offset misses a third of the values.
     torch.testing.assert_close(mean[-1].double(), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(m2[-1].double(), (end**2).sum(1) - n * expected**2, rtol=1e-4, atol=0)
 
@@ -150,6 +150,6 @@ def test_weight_gradient() -> None:
         intercept(patch, DEVICES[80], note)
         ops.conv_wgrad(x, x, w_shape=(CHANNELS, CHANNELS, 1, 1), backend="triton")
     end = x[0, :, -ROWS:].double().flatten(1)
-    # 24,576 roundings of partial sums near 157, each 2^-24 of them, add up to 157 * 157 * 2^-24 = 1.5e-3, rms;
-    # six times that is allowed. A missed row takes 8,192 products of size one.
+    # 24,576 roundings of partial sums near 157, each 2^-24 of them, add up to 157 * 157 * 2^-24 = 1.5e-3,
+    # rms; six times that is allowed. A missed row takes 8,192 products of size one.
     torch.testing.assert_close(parts[0][-1].double(), end @ end.T, rtol=1e-4, atol=1e-2)
