@@ -85,8 +85,8 @@ def assert_last_pixels(ours: Tensor, expected: Tensor, pixels: int = 16) -> None
     """The last few of the last row.
 
     Half precision rounds once, by 2⁻¹¹ of a value; 2⁻¹⁰ leaves as much for fp32's sums. Where these cancel,
-    576 roundings of partial sums near 24 add up to 24 · 24 · 2⁻²⁴ = 3.4e-5, rms; thirty times that is allowed.
-    A wrong offset reads zeros in place of values near one.
+    576 roundings of partial sums near 24 add up to 24 · 24 · 2⁻²⁴ = 3.4e-5, rms; thirty times that is
+    allowed. A wrong offset reads zeros in place of values near one.
     """
     torch.testing.assert_close(
         ours[0, :, -1, -pixels:], expected[0, :, -1, -pixels:].half(), rtol=2**-10, atol=1e-3
