@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -15,7 +14,11 @@ from fusedres.nn import fuse
 from fusedres.nn._module import FusedModule
 from fusedres.nn._recall import through
 from fusedres.nn.convert import fused_class, register_fused
-from fusedres.nn.stem import StemAlone, fused_stem
+from fusedres.nn.head import is_head, run_head
+from fusedres.nn.stem import STEM, StemAlone, fused_stem
+
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
+_TRUNK = (*STEM, *_STAGES)
 
 
 class FusedResNet(FusedModule, ResNet):
@@ -33,13 +36,23 @@ class FusedResNet(FusedModule, ResNet):
         return super()._make_layer(fused_class(block), *args, **kwargs)  # type: ignore[arg-type]
 
     def _forward_impl(self, x: Tensor) -> Tensor:
-        stem = fused_stem(self, x)
-        if stem is None:
+        trunk = [getattr(self, name) for name in _TRUNK]
+        pool, fc = self.avgpool, self.fc
+        whole = is_head(pool, fc)
+        parts = [*trunk, pool, fc] if whole else trunk
+        out = through(self, parts, x, lambda: self._step_by_step(x, whole))
+        if out is None:
             return super()._forward_impl(x)
-        x = through(self, (self.layer1, self.layer2, self.layer3, self.layer4), stem)
-        x = self.avgpool(x)
-        logits: Tensor = self.fc(torch.flatten(x, 1))
-        return logits
+        return out if whole else run_head(self, pool, fc, out)
+
+    def _step_by_step(self, x: Tensor, with_head: bool) -> Tensor | None:
+        """Logits, or without the head features; ``None`` where the stem does not run fused."""
+        y = fused_stem(self, x)
+        if y is None:
+            return None
+        for name in _STAGES:
+            y = getattr(self, name)(y)
+        return run_head(self, self.avgpool, self.fc, y) if with_head else y
 
     def standalone(self) -> nn.Module:
         return StemAlone(self)  # the model's own part; its blocks stand for themselves

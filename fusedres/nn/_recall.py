@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import ref
 
 import torch
@@ -29,8 +30,10 @@ from fusedres.ops._dispatch import Prepared
 from fusedres.ops._planned import Choice
 from fusedres.ops._prepared import nothing_watches, prepared_seen
 
-#: Notes kept of one module: a model has one of its stem and one of its blocks for each input size.
-KEPT = 8
+T = TypeVar("T", bound="Tensor | None")
+
+#: Notes kept of one module: a model has those of its stem, its head and its whole for each input size.
+KEPT = 12
 
 _Circumstances = tuple[object, ...]
 
@@ -112,9 +115,9 @@ def noting(
     block: nn.Module,
     x: Tensor,
     choice: Choice,
-    call: Callable[[], Tensor],
+    call: Callable[[], T],
     parts: Sequence[nn.Module] | None = None,
-) -> Tensor:
+) -> T:
     """``call()``, which is ``block(x)``; what ran it, if that can run alone, is noted for :func:`recall`."""
     # Only the CPU's back-end prepares blocks. Others would pay for the look at their modules in vain.
     if torch.compiler.is_compiling() or x.device.type != "cpu" or not nothing_watches(x):
@@ -136,7 +139,7 @@ def _of_block(x: Tensor, choice: Choice, parts: Sequence[nn.Module] | None) -> _
     return x.shape, x.dtype, x.device, *switches, *map(id, parts or ())
 
 
-# --- the blocks of a model -----------------------------------------------------------------------------
+# --- a whole model ----------------------------------------------------------------------------------
 
 _PASSED = threading.local()
 
@@ -174,47 +177,59 @@ def _is_plain(module: nn.Module) -> bool:
     return _PLAIN.get(cls) == (cls.__call__, cls.forward) and unobserved(module)
 
 
-def through(owner: nn.Module, stages: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """``x`` through ``stages``, one after the other: as one call, once their blocks were seen to allow it.
+def through(owner: nn.Module, parts: Sequence[nn.Module], x: Tensor, call: Callable[[], T]) -> T | Tensor:
+    """``call()``, which takes ``x`` through ``parts``: as one call, once what ran was seen to allow it.
 
-    They do where ``stages`` are plain ``nn.Sequential`` of nothing but residual blocks.
+    It does where that was blocks in plain ``nn.Sequential`` and what ``owner`` itself runs, all prepared.
+
+    Args:
+        parts: submodules of ``owner`` in the order in which ``call`` runs them, and all that it runs.
     """
     if torch.compiler.is_compiling() or not nothing_watches(x):
-        return _one_by_one(stages, x)
-    generation = plan.generation()
-    if generation is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
-        return _one_by_one(stages, x)
-    threads = torch.get_num_threads()
-    circumstances = x.shape, x.dtype, x.device, state(), generation, threads, *map(id, stages)
-    known = _recalled(owner, circumstances)
-    if known is not None and all(map(_is_plain, stages)):
+        return call()
+    if plan.generation() is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
+        return call()
+    known = _recalled(owner, _of_model(owner, x, parts))
+    if known is not None and all(map(_is_plain, _stages(parts))):
         return known.run(_checks.nhwc(x))
-    forgotten = _FORGOTTEN[0]
+    plan.in_force(x.device)  # reading it for the first time would move the generation
+    circumstances, forgotten = _of_model(owner, x, parts), _FORGOTTEN[0]
     with _blocks_passed() as passed:
-        out = _one_by_one(stages, x)
-    note = _joined(stages, passed)
+        out = call()
+    note = _joined(owner, parts, passed)
     if note is not None:
         _keep(owner, circumstances, note, forgotten)
     return out
 
 
-def _joined(stages: Sequence[nn.Module], passed: Sequence[tuple[nn.Module, _Note]]) -> _Note | None:
-    """What ran the blocks of ``stages``, as one, if that was all that ran."""
-    blocks = [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
-    if not blocks or [block for block, _ in passed] != blocks or not all(map(_is_plain, [*stages, *blocks])):
+def _of_model(owner: nn.Module, x: Tensor, parts: Sequence[nn.Module]) -> _Circumstances:
+    switches = state(), plan.generation(), torch.get_num_threads(), owner.__dict__.get("_composition")
+    return x.shape, x.dtype, x.device, *switches, *map(id, parts)
+
+
+def _stages(parts: Sequence[nn.Module]) -> list[nn.Sequential]:
+    return [part for part in parts if isinstance(part, nn.Sequential)]
+
+
+def _joined(
+    owner: nn.Module, parts: Sequence[nn.Module], passed: Sequence[tuple[nn.Module, _Note]]
+) -> _Note | None:
+    """What ran ``parts``, as one, if that was all that ran: the blocks of stages, the others by ``owner``."""
+    ran_by: list[nn.Module] = []
+    for part in parts:
+        if isinstance(part, nn.Sequential):
+            ran_by += part
+        elif not ran_by or ran_by[-1] is not owner:
+            ran_by.append(owner)
+    blocks = [block for stage in _stages(parts) for block in stage]
+    if [by for by, _ in passed] != ran_by or not all(map(_is_plain, [*_stages(parts), *blocks])):
         return None
     (_, first), *others = passed
     run = first.run.joined([note.run for _, note in others])
     if run is None:
         return None
-    watched = Watched([module for stage in stages for module in stage.modules()])
-    # The blocks' own notes are older: where they hold, nothing has changed since they ran.
-    if not watched.can_tell() or not all(note.watched.unchanged(block) for block, note in passed):
+    watched = Watched([module for part in parts for module in part.modules()])
+    # The notes of what passed are older: where they hold, nothing has changed since they ran.
+    if not watched.can_tell() or not all(note.watched.unchanged(by) for by, note in passed):
         return None
     return _Note(run, watched)
-
-
-def _one_by_one(stages: Sequence[nn.Module], x: Tensor) -> Tensor:
-    for stage in stages:
-        x = stage(x)
-    return x

@@ -16,7 +16,7 @@ from fusedres.ops._registry import backends_of
 
 
 class Prepared(ABC):
-    """An inference decided beforehand, as a function of x (channels_last): of a stem, a block or several."""
+    """An inference decided beforehand, as a function of x (channels_last): of a block, or of more or less."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -33,9 +33,10 @@ class Backend:
     ``unavailable()`` says why it cannot run in this process at all, ``cannot_serve(device, dtype)`` why
     it cannot take such tensors; both return ``None`` where nothing is in the way.
     ``prepare_block(x, chain, downsample)``, where there is one, readies a whole block of frozen layers for
-    inputs like ``x``, or returns ``None``; ``prepare_stem(x, layer)`` does so for a stem. Where a back-end
-    has several algorithms for a convolution, ``algorithms(convolution)`` gives a call for each, the default's
-    first, for a plan to time, and ``rule(convolution)`` the default's name and why.
+    inputs like ``x``, or returns ``None``; ``prepare_stem(x, layer)`` does so for a stem, and
+    ``prepare_head(x, weight, bias)`` for the pooling and the linear layer at a network's end. Where a
+    back-end has several algorithms for a convolution, ``algorithms(convolution)`` gives a call for each, the
+    default's first, for a plan to time, and ``rule(convolution)`` the default's name and why.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Backend:
     cannot_serve: Callable[[torch.device, torch.dtype], str | None]
     prepare_block: Callable[..., Prepared | None] | None = None
     prepare_stem: Callable[..., Prepared | None] | None = None
+    prepare_head: Callable[..., Prepared | None] | None = None
     algorithms: Callable[[Convolution], Mapping[str, Callable[[], object]]] | None = None
     rule: Callable[[Convolution], tuple[str, str]] | None = None
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fusedres._settings import PRECISION
+from fusedres.ops import _checks
 from fusedres.ops._caches import DerivedCache
-from fusedres.ops._dispatch import BACKENDS, Prepared
+from fusedres.ops._dispatch import BACKENDS, Prepared, resolve_backend
 from fusedres.ops._residual import Layer
 
 _SEEN = threading.local()
@@ -83,6 +84,15 @@ def prepared_stem(backend: str, x: Tensor, layer: Layer, check: Callable[[], obj
     if prepare is None:
         return None
     return _prepared(backend, x, [layer], "stem", check, lambda: prepare(x, layer))
+
+
+def infer_head(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """``linear(x.mean((2, 3)), weight, bias)`` by a back-end that has it as one call, or ``None``."""
+    prepare = BACKENDS[resolve_backend(x)].prepare_head
+    if prepare is None or not nothing_watches(x) or (ready := prepare(x, weight, bias)) is None:
+        return None
+    saw(ready)
+    return ready(_checks.nhwc(x))
 
 
 def _prepared(

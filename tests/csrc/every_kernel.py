@@ -14,6 +14,7 @@ from torch import Tensor
 
 import fusedres  # noqa: F401  (defines the ops)
 from fusedres._build import build_info
+from fusedres.backends.cpu.engine import OPS
 from fusedres.ops._registry import kernel
 
 #: Whole vectors of every ISA and a remainder; more rows than a chunk has; an image of odd sides.
@@ -52,7 +53,13 @@ def outputs(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[tuple[str, t
     out, index = run("affine_act_maxpool", y, s, t)
     yield "affine_act_maxpool", (out, index)
     pooled = activation(tuple(out.shape), dtype)
+    yield "avgpool_linear", (avgpool_linear(y, torch.randn(11, c).to(dtype), t.to(dtype)[:1].expand(11)),)
     yield "affine_act_maxpool_bwd", run("affine_act_maxpool_bwd", pooled, index, y, s, t, mean, invstd)
+
+
+def avgpool_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = OPS.avgpool_linear.default(x, weight, bias)
+    return out
 
 
 def digests() -> dict[str, str]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fusedres import ops
 from fusedres._build import extension_missing
 from fusedres.ops._registry import kernel
+from tests._parity import assert_within_two_x
 from tests.csrc import every_kernel
 
 pytestmark = pytest.mark.skipif(extension_missing("_C") is not None, reason=str(extension_missing("_C")))
@@ -140,6 +142,41 @@ def test_nan_passes_through_relu_and_pool() -> None:
     assert pooled[0, 0].isnan().all() and not pooled[0, 1].isnan().any()
 
 
+HEADS = [
+    (1, 2048, 7, 1000, "ResNet-50's"),
+    (5, 2048, 7, 1000, "blocks of four images, and one more"),
+    (2, 37, 3, 9, "no whole vector, no whole group of rows"),
+    (1, 300, 1, 1, "one pixel, one output, more channels than a slice"),
+    (3, 16, 129, 4, "many pixels"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", HEADS, ids=lambda case: case[-1])
+@pytest.mark.parametrize("offset", [0.0, 100.0], ids=["centred", "large mean"])
+def test_avgpool_linear(case: tuple[int, int, int, int, str], dtype: torch.dtype, offset: float) -> None:
+    n, c, size, k, _ = case
+    x = every_kernel.activation((n, c, size, size + 1), dtype) + offset
+    weight, bias = (torch.randn(k, c) / c**0.5).to(dtype), torch.randn(k).to(dtype)
+    for b in (bias, None):
+        out = every_kernel.avgpool_linear(x, weight, b)
+        plain = F.linear(x.mean((2, 3)), weight, b)
+        exact = F.linear(x.double().mean((2, 3)), weight.double(), None if b is None else b.double())
+        assert_within_two_x(out, exact, plain, "avgpool_linear")
+
+
+def test_no_image_has_no_logits() -> None:
+    x = every_kernel.activation((0, 8, 3, 3), torch.float32)
+    assert every_kernel.avgpool_linear(x, torch.randn(5, 8), None).shape == (0, 5)
+
+
+def test_a_nan_reaches_its_own_image_alone() -> None:
+    x = every_kernel.activation((3, 8, 3, 3), torch.float32)
+    x[1, 2, 1, 1] = torch.nan
+    out = every_kernel.avgpool_linear(x, torch.randn(5, 8), None)
+    assert out[1].isnan().all() and not out[[0, 2]].isnan().any()
+
+
 class TestRefusals:
     """Kernels check again what the wrappers promise: a pointer is about to be read."""
 
@@ -165,6 +202,26 @@ class TestRefusals:
     def test_another_shape(self) -> None:
         message = r"affine_add_act: `b` must have shape \(2, 6, 5, 4\); got \(1, 6, 5, 4\)"
         self.refuses(message, "affine_add_act", self.y, self.one, self.one, self.y[:1], None, None, True)
+
+    @pytest.mark.parametrize(
+        ("weight", "message"),
+        [
+            (
+                torch.ones(4, 5),
+                r"`weight` must be contiguous, of shape \(K, 6\); got 2 dimensions, 20 values",
+            ),
+            (torch.ones(6, 4).t(), r"`weight` must be contiguous, of shape \(K, 6\); got 2 dimensions"),
+            (torch.ones(4, 6).bfloat16(), "`weight` must have the dtype of `x`; got BFloat16"),
+        ],
+        ids=["other channels", "not contiguous", "another dtype"],
+    )
+    def test_a_linear_layer_that_does_not_fit(self, weight: torch.Tensor, message: str) -> None:
+        with pytest.raises(RuntimeError, match=f"avgpool_linear: {message}"):
+            every_kernel.avgpool_linear(self.y, weight, None)
+
+    def test_a_map_without_pixels(self) -> None:
+        with pytest.raises(RuntimeError, match="avgpool_linear: `x` must have a pixel at least; got none"):
+            every_kernel.avgpool_linear(self.y[:, :, :0], torch.ones(4, 6), None)
 
     def test_a_mix_of_dtypes(self) -> None:
         message = "affine_add_act: `b` must be Float; got BFloat16"

@@ -1,4 +1,4 @@
-"""A model's blocks remembered as one call: used while nothing has changed, and never after something has."""
+"""A model remembered as one call: used while nothing has changed, and never after something has."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if extension_missing("_C") is not None or not engine.runs(engine.Algorithm.WINOG
     pytest.skip("nothing prepares whole blocks here", allow_module_level=True)
 
 SMALL = {"num_classes": 7}
+AT_ONCE = [0, 6, -1]
 
 
 def made(block: type[BasicBlock | Bottleneck] = Bottleneck) -> Any:
@@ -53,23 +54,23 @@ def x() -> Tensor:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many blocks (and stems) went through each op call."""
+    """How many blocks went through each op call; a stem's is 0, a head's -1."""
     counts: list[int] = []
 
     def counting(cls: Any) -> None:
         call = cls.__call__
 
         def counted(self: Any, x: Tensor) -> Tensor:
-            counts.append(len(getattr(self, "convs", ())))
+            counts.append(-1 if cls is EngineHead else len(getattr(self, "convs", ())))
             out: Tensor = call(self, x)
             return out
 
         monkeypatch.setattr(cls, "__call__", counted)
 
-    from fusedres.backends.cpu.blocks import EngineBlocks, EngineStem
+    from fusedres.backends.cpu.blocks import EngineBlocks, EngineHead, EngineStem
 
-    counting(EngineBlocks)
-    counting(EngineStem)
+    for cls in (EngineStem, EngineBlocks, EngineHead):
+        counting(cls)
     yield counts
 
 
@@ -88,9 +89,9 @@ def test_the_second_call_is_one(
     model = made(block).to(dtype)
     with torch.inference_mode():
         first = model(x.to(dtype))
-        assert calls == [0, 1, 1, 1, 1, 1, 1], "the stem, then block by block"
+        assert calls == [0, 1, 1, 1, 1, 1, 1, -1], "the stem, then block by block, then the head"
         again = model(x.to(dtype))
-    assert calls[7:] == [0, 6], "the stem, then all at once"
+    assert calls[8:] == AT_ONCE, "all blocks at once"
     assert_same_bits(again.clone(), first.clone(), "at once")
 
 
@@ -108,7 +109,7 @@ def test_every_thread_count_and_size_has_its_own(model: Any, x: Tensor, calls: l
             torch.set_num_threads(threads)
         calls.clear()
         model(x)
-    assert calls == [0, 6]
+    assert calls == AT_ONCE
 
 
 def replaced_weight(model: Any) -> None:
@@ -205,6 +206,36 @@ def another_class(model: Any) -> None:
     model.layer3.__class__ = Doubled
 
 
+def changed_classifier(model: Any) -> None:
+    with torch.no_grad():
+        model.fc.bias.add_(1)
+
+
+def replaced_classifier(model: Any) -> None:
+    model.fc = nn.Linear(model.fc.in_features, 9)
+
+
+def classifier_in_two(model: Any) -> None:
+    model.fc = nn.Sequential(nn.Dropout(), nn.Linear(model.fc.in_features, 9)).eval()
+
+
+def pruned_classifier(model: Any) -> None:
+    """The same address, fewer rows."""
+    model.fc.weight.data, model.fc.bias.data = model.fc.weight.data[:3], model.fc.bias.data[:3]
+
+
+def hooked_classifier(model: Any) -> None:
+    model.fc.register_forward_hook(lambda module, args, out: out * 2)
+
+
+def hooked_pooling(model: Any) -> None:
+    model.avgpool.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+
+
+def other_pooling(model: Any) -> None:
+    model.avgpool = nn.AdaptiveMaxPool2d(1)
+
+
 def behind_autograd(model: Any) -> None:
     model.layer3[0].conv1.weight.data.mul_(2)
     fusedres.refresh(model)
@@ -219,7 +250,8 @@ CHANGES = (
     replaced_weight, changed_weight, changed_stem, changed_statistics, changed_eps, replaced_block,
     replaced_stage, one_block_more, training_norm, hooked_stage, hooked_block, hooked_convolution,
     hooked_anywhere, patched_forward, patched_stage, another_class, block_of_another_class, called_otherwise,
-    behind_autograd, loaded,
+    changed_classifier, replaced_classifier, classifier_in_two, pruned_classifier, hooked_classifier,
+    hooked_pooling, other_pooling, behind_autograd, loaded,
 )  # fmt: skip
 
 
@@ -280,7 +312,7 @@ def test_contexts_and_modes_are_seen(model: Any, x: Tensor, calls: list[int]) ->
         assert 6 not in calls
         calls.clear()
         assert_same_bits(model(x), before, "as before")
-    assert calls == [0, 6]
+    assert calls == AT_ONCE
     assert model(x).requires_grad
     model.train()(x)
     model.eval()
@@ -302,7 +334,7 @@ def test_a_foreign_part_goes_block_by_block(model: Any, x: Tensor, calls: list[i
     calls.clear()
     with torch.no_grad():
         model(x)
-    assert calls == [0, 1, 1, 1, 1, 1, 1]
+    assert calls == [0, 1, 1, 1, 1, 1, 1, -1]
 
 
 def test_nothing_keeps_a_model_alive(x: Tensor) -> None:

@@ -37,12 +37,12 @@ int64_t packed_bytes(int64_t run) {
   return steps_of(run) * Step<kParts>::kBytes;
 }
 
-// Tiles 0, 1: sums. 2: a half's input. 3: weights, a row for each pair of channels. Four registers of eight,
-// as in tile_bf16_amx.cpp.
+// Tiles 0, 1: the halves' sums. 2, 3: their inputs. 4: weights, a row for each pair of channels. More of the
+// eight registers are slower where these are scarce, as in tile_bf16_amx.cpp.
 void enter(const TileCommon& common) {
   TileConfig config;
-  for (int tile = 0; tile < 4; ++tile) {
-    config.rows[tile] = tile < 3 ? static_cast<uint8_t>(common.rows) : 16;
+  for (int tile = 0; tile < 5; ++tile) {
+    config.rows[tile] = tile < 4 ? static_cast<uint8_t>(common.rows) : 16;
     config.row_bytes[tile] = 64;
   }
   load_config(config);
@@ -67,18 +67,48 @@ void pack(const char* const halves[2], int64_t rows, int64_t step, int64_t run, 
     }
 }
 
-// Each of the input's first `count` parts by the weights in tile 3.
+// One part of a step's operands, and their products.
 template <int kParts, int kHalves>
-inline __attribute__((always_inline)) void multiply_parts(const char* input, int count) {
-#pragma GCC unroll 3
-  for (int part = 0; part < count; ++part, input += kTileBytes) {
-    _tile_loadd(2, input, 64);
-    _tile_dpbf16ps(0, 2, 3);
-    if constexpr (kHalves == 2) {
-      _tile_loadd(2, input + Step<kParts>::kHalfBytes, 64);
-      _tile_dpbf16ps(1, 2, 3);
-    }
+struct Operands {
+  const char *input, *weights;
+
+  void load_input(int part) const {
+    _tile_loadd(2, input + part * kTileBytes, 64);
+    if constexpr (kHalves == 2) _tile_loadd(3, input + Step<kParts>::kHalfBytes + part * kTileBytes, 64);
   }
+  void load_weights(int part) const { _tile_loadd(4, weights + part * kTileBytes, 64); }
+  static void multiply() {
+    _tile_dpbf16ps(0, 2, 4);
+    if constexpr (kHalves == 2) _tile_dpbf16ps(1, 3, 4);
+  }
+};
+
+// The products of a step, in an order that loads ten tiles for the twelve of three parts (15 where each part
+// of the weights meets the input's one after the other) and six for the six of two.
+template <int kParts, int kHalves>
+inline __attribute__((always_inline)) void multiply_step(const Operands<kParts, kHalves>& step) {
+  constexpr int kHigh = 0, kMiddle = 1, kLow = 2;
+  step.load_weights(kHigh);
+  if constexpr (kParts == 3) {
+    step.load_input(kLow);
+    step.multiply();
+  }
+  step.load_input(kMiddle);
+  step.multiply();
+  if constexpr (kParts == 3) {
+    step.load_weights(kMiddle);
+    step.multiply();
+    step.load_input(kHigh);
+    step.multiply();
+    step.load_weights(kHigh);
+    step.multiply();
+    step.load_weights(kLow);
+  } else {
+    step.load_input(kHigh);
+    step.multiply();
+    step.load_weights(kMiddle);
+  }
+  step.multiply();
 }
 
 struct Ahead {
@@ -97,11 +127,7 @@ void multiply(const char* input, const char* weights, int64_t steps, Ahead& ahea
   _tile_zero(0);
   if constexpr (kHalves == 2) _tile_zero(1);
   for (int64_t k = 0; k < steps; ++k, input += Step<kParts>::kBytes, weights += Step<kParts>::kHalfBytes) {
-#pragma GCC unroll 3
-    for (int part = 0; part < kParts; ++part) {
-      _tile_loadd(3, weights + part * kTileBytes, 64);
-      multiply_parts<kParts, kHalves>(input, kParts - part);
-    }
+    multiply_step(Operands<kParts, kHalves>{input, weights});
     ahead.fetch();
   }
   _tile_stored(0, sums, 64);

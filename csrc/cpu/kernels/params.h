@@ -78,6 +78,26 @@ struct AffineActMaxpoolBwd {
   bool past_caches;
 };
 
+// Works on slices of an image's channels: (image, slice). means: (images, channels).
+constexpr int64_t kMeansSlice = 256;
+template <typename T>
+struct ChannelMeans {
+  const T* x;
+  float* means;
+  int64_t pixels, channels;
+};
+
+// out = x w^T + bias: x (images, in), w (rows, in). Works on groups of rows of w, each read as a stream.
+constexpr int kLinearRows = 4;
+template <typename T>
+struct Linear {
+  const float* x;
+  const T* w;
+  const float* bias;
+  T* out;
+  int64_t images, in, rows;
+};
+
 template <typename T>
 struct ElementKernels {
   void (*affine_add_act)(const AffineAddAct<T>&, int64_t begin, int64_t end);
@@ -86,6 +106,8 @@ struct ElementKernels {
   void (*bn_act_bwd_apply)(const BnActBwdApply<T>&, int64_t begin, int64_t end);
   void (*affine_act_maxpool)(const AffineActMaxpool<T>&, int64_t begin, int64_t end);
   void (*affine_act_maxpool_bwd)(const AffineActMaxpoolBwd<T>&, int64_t begin_chunk, int64_t end_chunk);
+  void (*channel_means)(const ChannelMeans<T>&, int64_t begin, int64_t end);
+  void (*linear)(const Linear<T>&, int64_t begin, int64_t end);
 };
 
 struct KernelTable {

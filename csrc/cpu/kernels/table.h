@@ -3,6 +3,7 @@
 
 #include "cpu/kernels/affine_act_maxpool.h"
 #include "cpu/kernels/affine_add_act.h"
+#include "cpu/kernels/avgpool_linear.h"
 #include "cpu/kernels/bn_act_bwd_apply.h"
 #include "cpu/kernels/bn_act_bwd_reduce.h"
 #include "cpu/kernels/bn_finalize.h"
@@ -12,8 +13,10 @@ namespace fusedres::FUSEDRES_ISA {
 
 template <typename T>
 constexpr ElementKernels<T> element_kernels() {
-  return {affine_add_act_kernel<T>,   bn_stats_kernel<T>,           bn_act_bwd_reduce_kernel<T>,
-          bn_act_bwd_apply_kernel<T>, affine_act_maxpool_kernel<T>, affine_act_maxpool_bwd_kernel<T>};
+  return {affine_add_act_kernel<T>,     bn_stats_kernel<T>,
+          bn_act_bwd_reduce_kernel<T>,  bn_act_bwd_apply_kernel<T>,
+          affine_act_maxpool_kernel<T>, affine_act_maxpool_bwd_kernel<T>,
+          channel_means_kernel<T>,      linear_kernel<T>};
 }
 
 extern const KernelTable kTable;

@@ -36,6 +36,7 @@ register_backend(
         _cannot_serve,
         prepare_block=blocks.prepare_block,
         prepare_stem=blocks.prepare_stem,
+        prepare_head=blocks.prepare_head,
         algorithms=algorithms.algorithms,
         rule=engine.by_rule,
     )

@@ -44,6 +44,7 @@ for _schema in (
     " SymInt[2] padding, int algorithm) -> Tensor",
     "blocks_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, int[] convs,"
     " int[] downsamples) -> Tensor",
+    "avgpool_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
 ):
     _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
 OPS = torch.ops.fusedres_cpu
