@@ -1,7 +1,7 @@
 """Whether anything has changed in some modules since they were last read: asked on every recalled call.
 
 Everything that an inference may have read of a module, its attributes, parameters, buffers, submodules and
-hooks, is noted by identity and compared in one sweep (``csrc/cpu/watched.cpp``): 154 modules and 267 tensors
+hooks, is noted by identity and compared in one sweep (``csrc/cpu/watched.cpp``): 150 modules and 267 tensors
 of a ResNet-50. A list among the attributes that is changed in place goes unseen.
 """
 

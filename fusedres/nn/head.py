@@ -39,8 +39,8 @@ def is_head(avgpool: object, fc: object) -> bool:
         type(avgpool) is nn.AdaptiveAvgPool2d
         and type(fc) is nn.Linear
         and avgpool.output_size in (1, (1, 1))
-        and type(fc._parameters["weight"]) is nn.Parameter
-        and type(fc._parameters["bias"]) in (nn.Parameter, type(None))
+        and type(fc._parameters.get("weight")) is nn.Parameter
+        and type(fc._parameters.get("bias", fc)) in (nn.Parameter, type(None))
         and unobserved(avgpool)
         and unobserved(fc)
     )

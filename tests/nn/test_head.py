@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import fusedres
 from fusedres._build import extension_missing
@@ -105,12 +106,25 @@ def patched(owner: Owner) -> None:
     owner.avgpool.forward = lambda x: x.amax((2, 3), keepdim=True)
 
 
+def pruned(owner: Owner) -> None:
+    prune.random_unstructured(owner.fc, "weight", 0.5)
+
+
+def bias_of_its_own(owner: Owner) -> None:
+    bias = owner.fc.bias.detach() + 1
+    del owner.fc.bias
+    owner.fc.bias = bias
+
+
 def composed_plainly(owner: Owner) -> None:
     owner.composition = "plain"
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["recalled before", "first"])
-@pytest.mark.parametrize("change", [subclass, other_size, hooked, subclassed, patched, composed_plainly])
+@pytest.mark.parametrize(
+    "change",
+    [subclass, other_size, hooked, subclassed, patched, pruned, bias_of_its_own, composed_plainly],
+)
 def test_what_is_left_to_torch(
     owner: Owner, fused: list[bool], change: Callable[[Owner], None], warm: bool
 ) -> None:
