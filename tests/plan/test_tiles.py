@@ -95,6 +95,23 @@ def test_a_configuration_that_spills_runs_with_fewer_stages() -> None:
     assert (other.num_warps, other.num_stages) == (8, 3) and (same.num_warps, same.num_stages) == (8, 2)
 
 
+def test_a_configuration_that_spills_at_any_depth_of_pipeline_runs_with_fewer_warps() -> None:
+    """In fp16 the largest tile that forms its operand spills on 10.0; in bf16 it does not."""
+    facts = DEFAULT_FACTS._replace(capability=10, shared_memory=227 * 1024)
+    here = PROBLEM._replace(depth=256, formed=True, facts=facts)
+    half, brain = (
+        _tiles.fitted(here._replace(dtype=dtype), CONV_TILES)[0] for dtype in (torch.float16, torch.bfloat16)
+    )
+    assert half[:2] == brain[:2] == (128, 128)
+    assert (half.num_warps, half.num_stages) == (4, 3) and (brain.num_warps, brain.num_stages) == (8, 3)
+
+
+def test_a_tile_that_nothing_keeps_from_spilling_is_left_out() -> None:
+    here = PROBLEM._replace(dtype=torch.float32, precision="tf32", columns=64, loads=(2, 1), formed=True)
+    assert (128, 64) not in [t[:2] for t in _tiles.fitted(here, CONV_TILES)]
+    assert (128, 64) in [t[:2] for t in _tiles.fitted(here._replace(facts=HOPPER), CONV_TILES)]
+
+
 def test_autotune_0_is_the_rule_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     by_rule = tile()
     hold(plan_key(PROBLEM), OTHER)

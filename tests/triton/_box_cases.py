@@ -6,11 +6,14 @@ Run by test_boxes.py, in Triton's interpreter and on the stand-in device of comp
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fusedres.backends.triton import _conv, _device
+from tests.ops._rules import Case, Inputs, KernelRules
 from tests.ops.shapes import ConvShape
 from tests.ops.test_conv_affine_act import TestConvAffineAct as AffineAct
 from tests.ops.test_conv_dgrad import TestConvDgrad as Dgrad
@@ -38,7 +41,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _exact_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exact products stay with pointers, so TF32 is asked for: the interpreter multiplies it exactly."""
+    """Exact products stay with pointers, so TF32 is asked for."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
 
 
@@ -59,16 +62,37 @@ def _through_descriptors(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     assert made or any(name in request.node.name for name in exempt), "no tile was a box"
 
 
-class TestConvAffineAct(AffineAct):
+def halved(value: Any) -> Any:
+    """A map of fp32 in fp16; anything else as it is."""
+    is_map = isinstance(value, Tensor) and value.dim() == 4 and value.dtype == torch.float32
+    return value.half() if is_map else value
+
+
+class AsTF32(KernelRules):
+    """TF32 has fp16's ten bits of mantissa, and is held to fp16's 2× rule, on values that both hold."""
+
+    def made(self, case: Case, dtype: torch.dtype, device: str | torch.device = "cpu") -> Inputs:
+        inputs = super().made(case, dtype, device)
+        return {
+            name: halved(value).to(value.dtype) if isinstance(value, Tensor) else value
+            for name, value in inputs.items()
+        }
+
+    def compare(self, outputs: tuple[Tensor, ...], inputs: Inputs, what: str) -> None:
+        halves = {name: halved(value) for name, value in inputs.items()}
+        super().compare(tuple(map(halved, outputs)), halves, what)
+
+
+class TestConvAffineAct(AsTF32, AffineAct):
     shapes = SHAPES
     few_shapes = SHAPES
 
 
-class TestConvStats(Stats):
+class TestConvStats(AsTF32, Stats):
     shapes = SHAPES
     few_shapes = SHAPES
 
 
-class TestConvDgrad(Dgrad):
+class TestConvDgrad(AsTF32, Dgrad):
     shapes = SHAPES
     few_shapes = SHAPES

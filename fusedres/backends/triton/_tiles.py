@@ -17,7 +17,7 @@ from torch._library.triton import is_wrap_triton_enabled
 
 from fusedres.backends.triton._boxes import Box
 from fusedres.backends.triton._device import INTERPRETED, DeviceFacts, cdiv, power_of_two
-from fusedres.backends.triton._spills import SPILLED, Configuration
+from fusedres.backends.triton._spills import INSTEAD, Configuration
 from fusedres.ops._planned import TILES, learn_tile, learning_tiles
 
 
@@ -110,21 +110,21 @@ def shared_memory(problem: Problem, tile: Tile) -> int:
     return (tile.num_stages * stage + formed) * block_depth(problem, tile) * problem.dtype.itemsize
 
 
-def spills(problem: Problem, tile: Tile) -> bool:
-    """Whether the compiled kernel is known to keep values in local memory."""
+def without_spills(problem: Problem, tile: Tile) -> Tile | None:
+    """The tile with warps and stages that keep nothing in local memory; None where none are known."""
+    numerics = "tf32" if problem.precision == "tf32" else str(problem.dtype).removeprefix("torch.")
+    sources = problem.loads[0] if problem.formed else 0
     shape = (tile.BM, tile.BN, tile.num_warps, tile.num_stages)
-    size = problem.dtype.itemsize
-    run = Configuration(problem.kernel, problem.facts.capability, size, problem.loads[0], *shape)
-    return problem.formed and run in SPILLED
+    run = Configuration(problem.kernel, problem.facts.capability, numerics, sources, *shape)
+    if run not in INSTEAD:
+        return tile
+    instead = INSTEAD[run]
+    return instead and tile._replace(num_warps=instead[0], num_stages=instead[1])
 
 
 def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
     """The tiles that suit the problem, largest first, with as many stages as shared memory holds and as do
     not spill."""
-
-    def possible(tile: Tile) -> bool:
-        return shared_memory(problem, tile) <= problem.facts.shared_memory and not spills(problem, tile)
-
     fits = []
     exact = problem.dtype == torch.float32 and problem.precision == "ieee"
     for tile in tiles:
@@ -136,10 +136,11 @@ def fitted(problem: Problem, tiles: Sequence[Tile]) -> list[Tile]:
             continue
         if problem.formed and area >= (EXACT_FORMED_AREA if exact else FORMED_AREA):
             tile = tile._replace(num_warps=8)
-        while tile.num_stages > 1 and not possible(tile):
+        while tile.num_stages > 1 and shared_memory(problem, tile) > problem.facts.shared_memory:
             tile = tile._replace(num_stages=tile.num_stages - 1)
-        if possible(tile):
-            fits.append(tile)
+        serves = without_spills(problem, tile)
+        if serves and shared_memory(problem, serves) <= problem.facts.shared_memory:
+            fits.append(serves)
     return fits or [tiles[-1]]
 
 

@@ -9,10 +9,16 @@ from torch import Tensor
 
 from fusedres.backends.triton._device import cdiv, needs_int64
 from fusedres.backends.triton._library import dense, implements, launch
-from fusedres.backends.triton._maths import is_active, normalized
+from fusedres.backends.triton._maths import channel, is_active
 from fusedres.backends.triton._shapes import map_tile
 from fusedres.backends.triton._sums import sum_partials
 from fusedres.ops._shapes import absent, empty_nhwc
+
+
+@triton.jit
+def scaled(total, invstd, at, inside):
+    """Σ(dz·x̂) of Σ(dz·(y − mean)): invstd once a channel is a rounding a value less."""
+    return total * tl.load(invstd + at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -45,16 +51,16 @@ def bn_act_bwd_reduce_kernel(
             tl.store(dz + at, gradient.to(dz.dtype.element_ty), mask=live)
         total += gradient
         if y is not None:
-            projected += gradient * normalized(value, mean, invstd, c, inside)
+            projected += gradient * (value.to(tl.float32) - channel(mean, c, inside))
         if y2 is not None:
             value2 = tl.load(y2 + at, mask=live, other=0.0)
-            projected2 += gradient * normalized(value2, mean2, invstd2, c, inside)
+            projected2 += gradient * (value2.to(tl.float32) - channel(mean2, c, inside))
     base = partials + tile * SLOTS * channels + c
     tl.store(base, tl.sum(total, 0), mask=inside)
     if SLOTS > 1:
-        tl.store(base + channels, tl.sum(projected, 0), mask=inside)
+        tl.store(base + channels, scaled(tl.sum(projected, 0), invstd, c, inside), mask=inside)
     if SLOTS > 2:
-        tl.store(base + 2 * channels, tl.sum(projected2, 0), mask=inside)
+        tl.store(base + 2 * channels, scaled(tl.sum(projected2, 0), invstd2, c, inside), mask=inside)
 
 
 @implements("bn_act_bwd_reduce")

@@ -41,6 +41,11 @@ def bn_stats_kernel(
     seen = tl.minimum(tl.maximum((pixels - first - lane + BM - 1) // BM, 0), iterations).to(tl.float32)
     total = tl.sum(seen, 0)
     merged = tl.div_rn(tl.sum(mu * seen[:, None], 0), total)
+    # Rounding may put it outside of its parts. Kept between them, a constant has its value, and M2 exactly 0.
+    least = tl.min(tl.where(seen[:, None] > 0, mu, float("inf")), 0)
+    most = tl.max(tl.where(seen[:, None] > 0, mu, float("-inf")), 0)
+    between = tl.minimum(tl.maximum(merged, least), most)
+    merged = tl.where(merged == merged, between, merged)  # NaN stays NaN
     deviation = mu - merged[None, :]
     tl.store(count + tile, total, mask=column == 0)
     tl.store(mean + tile * channels + c, merged, mask=inside)
