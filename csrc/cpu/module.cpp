@@ -24,7 +24,7 @@ PyMethodDef kMethods[] = {
      "same_objects(modules, types, namespaces, dicts, values, empty) -> bool\n\nWhether each module has "
      "its type and its namespace, the dicts hold these very values in order, and others are empty."},
     {"same_tensors", fusedres::same_tensors, METH_VARARGS,
-     "same_tensors(tensors, marks) -> bool\n\nWhether each tensor's (data_ptr, _version, shape, dtype) "
+     "same_tensors(tensors, marks) -> bool\n\nWhether each tensor's (data_ptr, _version, dtype, shape) "
      "is its mark."},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -6,7 +6,7 @@
 namespace fusedres {
 namespace {
 
-// Lists, which the caller holds and nothing changes meanwhile: no Python code runs in between.
+// Of a list that the caller holds and that nobody else knows.
 PyObject* item(PyObject* list, Py_ssize_t i) { return PyList_GetItem(list, i); }
 
 bool same_modules(PyObject* modules, PyObject* types, PyObject* namespaces) {
@@ -64,16 +64,16 @@ PyObject* same_objects(PyObject*, PyObject* args) {
 
 PyObject* same_tensors(PyObject*, PyObject* args) {
   PyObject *tensors, *marks;
-  if (!PyArg_ParseTuple(args, "O!O!:same_tensors", &PyList_Type, &tensors, &PyList_Type, &marks))
+  if (!PyArg_ParseTuple(args, "O!O!:same_tensors", &PyList_Type, &tensors, &PyTuple_Type, &marks))
     return nullptr;
   static PyObject* const kDataPtr = PyUnicode_InternFromString("data_ptr");
   static PyObject* const kAttributes[] = {
-      PyUnicode_InternFromString("_version"), PyUnicode_InternFromString("shape"),
-      PyUnicode_InternFromString("dtype")};
+      PyUnicode_InternFromString("_version"), PyUnicode_InternFromString("dtype"),
+      PyUnicode_InternFromString("shape")};
   const Py_ssize_t count = PyList_Size(tensors);
-  if (PyList_Size(marks) != count) Py_RETURN_FALSE;
+  if (PyTuple_Size(marks) != count) Py_RETURN_FALSE;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject *tensor = item(tensors, i), *mark = item(marks, i);
+    PyObject *tensor = item(tensors, i), *mark = PyTuple_GetItem(marks, i);
     Py_ssize_t field = 0;
     int same = equals(PyObject_CallMethodObjArgs(tensor, kDataPtr, nullptr), PyTuple_GetItem(mark, field++));
     for (PyObject* attribute : kAttributes)

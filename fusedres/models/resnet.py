@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -14,19 +14,18 @@ from fusedres.nn import fuse
 from fusedres.nn._module import FusedModule
 from fusedres.nn._recall import through
 from fusedres.nn.convert import fused_class, register_fused
-from fusedres.nn.head import is_head, run_head
+from fusedres.nn.head import HEAD, run_head
 from fusedres.nn.stem import STEM, StemAlone, fused_stem
 
-_STAGES = ("layer1", "layer2", "layer3", "layer4")
-_TRUNK = (*STEM, *_STAGES)
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class FusedResNet(FusedModule, ResNet):
     """torchvision's ``ResNet``, its constructor, parameters and state dict included, run fused.
 
     images (N, 3, H, W), NCHW or channels_last, → logits (N, num_classes). An NCHW input is converted to
-    channels_last once, where it enters; parameters stay in the layout the user gives them. Stem and
-    blocks that cannot run fused run torchvision's own forward.
+    channels_last once, where it enters; parameters stay in the layout the user gives them. Stem, blocks
+    and head that cannot run fused run torchvision's own forward.
 
     Its ``block`` is torchvision's ``BasicBlock`` or ``Bottleneck``, whose fused classes stand in for them, or
     any other block.
@@ -36,26 +35,32 @@ class FusedResNet(FusedModule, ResNet):
         return super()._make_layer(fused_class(block), *args, **kwargs)  # type: ignore[arg-type]
 
     def _forward_impl(self, x: Tensor) -> Tensor:
-        trunk = [getattr(self, name) for name in _TRUNK]
-        pool, fc = self.avgpool, self.fc
-        whole = is_head(pool, fc)
-        parts = [*trunk, pool, fc] if whole else trunk
-        out = through(self, parts, x, lambda: self._step_by_step(x, whole))
-        if out is None:
-            return super()._forward_impl(x)
-        return out if whole else run_head(self, pool, fc, out)
+        every = [getattr(self, name) for name in (*STEM, *STAGES, *HEAD)]
+        out = through(self, every, x, lambda: self._logits(x))
+        return super()._forward_impl(x) if out is None else out
 
-    def _step_by_step(self, x: Tensor, with_head: bool) -> Tensor | None:
-        """Logits, or without the head features; ``None`` where the stem does not run fused."""
-        y = fused_stem(self, x)
-        if y is None:
+    # Each step is remembered with what comes before it, as far as that allows; None: the stem is not fused.
+
+    def _logits(self, x: Tensor) -> Tensor | None:
+        trunk = [getattr(self, name) for name in (*STEM, *STAGES)]
+        features = through(self, trunk, x, lambda: self._features(x))
+        return None if features is None else run_head(self, self.avgpool, self.fc, features)
+
+    def _features(self, x: Tensor) -> Tensor | None:
+        stem = fused_stem(self, x)
+        if stem is None:
             return None
-        for name in _STAGES:
-            y = getattr(self, name)(y)
-        return run_head(self, self.avgpool, self.fc, y) if with_head else y
+        stages = [getattr(self, name) for name in STAGES]
+        return through(self, stages, stem, lambda: _in_turn(stages, stem))
 
     def standalone(self) -> nn.Module:
         return StemAlone(self)  # the model's own part; its blocks stand for themselves
+
+
+def _in_turn(stages: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for stage in stages:
+        x = stage(x)
+    return x
 
 
 register_fused(ResNet, FusedResNet)

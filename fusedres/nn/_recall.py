@@ -2,9 +2,9 @@
 
 Reading a bottleneck's modules afresh and checking its twenty tensors takes 0.3 ms a block in Python, 5 of 20
 ms of a ResNet-50 in bf16 at batch 1. What was read, and everything that decided how it runs, is noted
-instead, by identity, and compared; any difference takes the usual way, which notes it anew. A block is
-remembered by itself, and the blocks of a model, once each was, as one call: between two blocks Python
-finds nothing of its own in the caches, and takes 0.3 ms to go from one to the next.
+instead, by identity, and compared; any difference takes the usual way, which notes it anew. A block, a stem
+and a head are remembered by themselves, and what of a model they cover without a gap as one call: between
+two blocks Python finds nothing of its own in the caches, and takes 0.3 ms to go from one to the next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import ref
 
 import torch
@@ -32,8 +32,8 @@ from fusedres.ops._prepared import nothing_watches, prepared_seen
 
 T = TypeVar("T", bound="Tensor | None")
 
-#: Notes kept of one module: a model has those of its stem, its head and its whole for each input size.
-KEPT = 12
+#: Notes kept of one module: a model has five for each input size, of its stem, stages, head and their joins.
+KEPT = 20
 
 _Circumstances = tuple[object, ...]
 
@@ -107,7 +107,7 @@ def recall(
     note = _recalled(block, _of_block(x, choice, parts))
     if note is None:
         return None
-    _passed(block, note)
+    _passed(note, block, parts or [block])
     return note.run(_checks.nhwc(x))
 
 
@@ -130,7 +130,7 @@ def noting(
     if ready and watched.can_tell():
         note = _Note(ready[0], watched)
         _keep(block, _of_block(x, choice, parts), note, forgotten)
-        _passed(block, note)
+        _passed(note, block, parts or [block])
     return out
 
 
@@ -144,20 +144,31 @@ def _of_block(x: Tensor, choice: Choice, parts: Sequence[nn.Module] | None) -> _
 _PASSED = threading.local()
 
 
+class _Pass(NamedTuple):
+    """What ran for ``owner``, and the modules whose calls that stood for."""
+
+    note: _Note
+    owner: nn.Module
+    parts: Sequence[nn.Module]
+
+    def holds(self) -> bool:
+        return self.note.watched.unchanged(self.owner)
+
+
 @contextmanager
-def _blocks_passed() -> Iterator[list[tuple[nn.Module, _Note]]]:
-    """The blocks that this thread runs inside the context, and by which notes."""
-    outer, _PASSED.blocks = getattr(_PASSED, "blocks", None), []
+def _passes() -> Iterator[list[_Pass]]:
+    """What this thread runs inside the context by notes, in order."""
+    outer, _PASSED.notes = getattr(_PASSED, "notes", None), []
     try:
-        yield _PASSED.blocks
+        yield _PASSED.notes
     finally:
-        _PASSED.blocks = outer
+        _PASSED.notes = outer
 
 
-def _passed(block: nn.Module, note: _Note) -> None:
-    blocks = getattr(_PASSED, "blocks", None)
-    if blocks is not None:
-        blocks.append((block, note))
+def _passed(note: _Note, owner: nn.Module, parts: Sequence[nn.Module]) -> None:
+    notes = getattr(_PASSED, "notes", None)
+    if notes is not None:
+        notes.append(_Pass(note, owner, parts))
 
 
 #: The classes whose call is their notes' run and nothing else, as long as nobody patches them.
@@ -172,64 +183,62 @@ def plain(cls: type[nn.Module]) -> None:
 plain(nn.Sequential)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
+    """Whether ``module`` is of such a class, as it was, and nobody sees it called."""
     cls = type(module)
     return _PLAIN.get(cls) == (cls.__call__, cls.forward) and unobserved(module)
 
 
 def through(owner: nn.Module, parts: Sequence[nn.Module], x: Tensor, call: Callable[[], T]) -> T | Tensor:
-    """``call()``, which takes ``x`` through ``parts``: as one call, once what ran was seen to allow it.
+    """``call()``, which takes ``x`` through ``parts``: as one call, once all that ran was seen to allow it.
 
-    It does where that was blocks in plain ``nn.Sequential`` and what ``owner`` itself runs, all prepared.
+    It does where blocks in plain ``nn.Sequential``, and what ``owner`` runs in place of others, were noted.
 
     Args:
-        parts: submodules of ``owner`` in the order in which ``call`` runs them, and all that it runs.
+        parts: submodules of ``owner``, in the order in which ``call`` runs them, and all that it runs.
     """
-    if torch.compiler.is_compiling() or not nothing_watches(x):
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not nothing_watches(x):
         return call()
-    if plan.generation() is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
+    generation = plan.generation()
+    if generation is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return call()
-    known = _recalled(owner, _of_model(owner, x, parts))
-    if known is not None and all(map(_is_plain, _stages(parts))):
+    switches = state(), generation, torch.get_num_threads(), owner.__dict__.get("_composition")
+    circumstances = x.shape, x.stride(), x.dtype, x.device, *switches, *map(id, parts)
+    known = _recalled(owner, circumstances)
+    if known is not None and all(map(is_plain, _stages(parts))):
+        _passed(known, owner, parts)
         return known.run(_checks.nhwc(x))
-    plan.in_force(x.device)  # reading it for the first time would move the generation
-    circumstances, forgotten = _of_model(owner, x, parts), _FORGOTTEN[0]
-    with _blocks_passed() as passed:
+    forgotten = _FORGOTTEN[0]
+    with _passes() as passes:
         out = call()
-    note = _joined(owner, parts, passed)
+    note = _joined(parts, passes)
     if note is not None:
         _keep(owner, circumstances, note, forgotten)
+        _passed(note, owner, parts)
     return out
-
-
-def _of_model(owner: nn.Module, x: Tensor, parts: Sequence[nn.Module]) -> _Circumstances:
-    switches = state(), plan.generation(), torch.get_num_threads(), owner.__dict__.get("_composition")
-    return x.shape, x.dtype, x.device, *switches, *map(id, parts)
 
 
 def _stages(parts: Sequence[nn.Module]) -> list[nn.Sequential]:
     return [part for part in parts if isinstance(part, nn.Sequential)]
 
 
-def _joined(
-    owner: nn.Module, parts: Sequence[nn.Module], passed: Sequence[tuple[nn.Module, _Note]]
-) -> _Note | None:
-    """What ran ``parts``, as one, if that was all that ran: the blocks of stages, the others by ``owner``."""
-    ran_by: list[nn.Module] = []
-    for part in parts:
-        if isinstance(part, nn.Sequential):
-            ran_by += part
-        elif not ran_by or ran_by[-1] is not owner:
-            ran_by.append(owner)
+def _units(parts: Iterable[nn.Module]) -> list[nn.Module]:
+    """``parts``, the blocks of a stage in place of it."""
+    return [unit for part in parts for unit in (part if isinstance(part, nn.Sequential) else [part])]
+
+
+def _joined(parts: Sequence[nn.Module], passes: Sequence[_Pass]) -> _Note | None:
+    """What ran ``parts``, as one, if it ran all of them and nothing else did."""
     blocks = [block for stage in _stages(parts) for block in stage]
-    if [by for by, _ in passed] != ran_by or not all(map(_is_plain, [*_stages(parts), *blocks])):
+    ran = _units(part for each in passes for part in each.parts)
+    if not passes or ran != _units(parts) or not all(map(is_plain, [*_stages(parts), *blocks])):
         return None
-    (_, first), *others = passed
-    run = first.run.joined([note.run for _, note in others])
+    first, *others = (each.note.run for each in passes)
+    run = first.joined(others)
     if run is None:
         return None
     watched = Watched([module for part in parts for module in part.modules()])
     # The notes of what passed are older: where they hold, nothing has changed since they ran.
-    if not watched.can_tell() or not all(note.watched.unchanged(by) for by, note in passed):
+    if not watched.can_tell() or not all(each.holds() for each in passes):
         return None
     return _Note(run, watched)

@@ -16,7 +16,8 @@ from torch import nn
 from fusedres._build import load_extension
 from fusedres.ops._caches import fingerprint
 
-_sweep = cache(partial(load_extension, "_C"))  # what is recalled ran in it
+#: The extension: what ran in it is all that is recalled.
+_sweep = cache(partial(load_extension, "_C"))
 _METHODS = attrgetter("forward", "__call__")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -48,8 +49,7 @@ class Watched:
             for name, tensor in (*part._parameters.items(), *part._buffers.items())
             if tensor is not None and name != "num_batches_tracked"  # which inference does not read
         ]
-        self._countable = fingerprint(*self._tensors) is not None
-        self._marks = [(t.data_ptr(), t._version, t.shape, t.dtype) for t in self._tensors if self._countable]
+        self._marks = fingerprint(*self._tensors)
         self._storages = [t.untyped_storage() for t in self._tensors]
 
     def _of(self, owner: nn.Module | None) -> list[nn.Module]:
@@ -57,14 +57,14 @@ class Watched:
 
     def can_tell(self) -> bool:
         """Whether a change would be seen: no hook sees the parts called, every tensor counts its versions."""
-        return self._countable and not any(self._hooks)
+        return self._marks is not None and not any(self._hooks)
 
     def unchanged(self, owner: nn.Module) -> bool:
         """Whether all is as it was, and nobody could see that the parts are not called."""
         sweep = _sweep()
         modules = self._of(owner)
         return (
-            self._countable
+            self._marks is not None
             and sweep.same_objects(modules, self._types, self._own, self._dicts, self._held, self._hooks)
             and list(map(_METHODS, self._classes)) == self._methods
             and sweep.same_tensors(self._tensors, self._marks)

@@ -7,9 +7,14 @@ from torch import Tensor, nn
 
 from fusedres.nn import _recall
 from fusedres.nn._module import FusedModule
-from fusedres.nn._parts import runs_fused, unobserved
+from fusedres.nn._parts import runs_fused
 from fusedres.ops._planned import Choice
-from fusedres.ops._prepared import infer_head
+from fusedres.ops._prepared import infer_head, nothing_watches
+
+HEAD = ("avgpool", "fc")
+
+for _class in (nn.AdaptiveAvgPool2d, nn.Linear):
+    _recall.plain(_class)
 
 
 def run_head(owner: FusedModule, avgpool: nn.Module, fc: nn.Module, x: Tensor) -> Tensor:
@@ -17,7 +22,7 @@ def run_head(owner: FusedModule, avgpool: nn.Module, fc: nn.Module, x: Tensor) -
 
     x (N, C, H, W) → (N, num_classes).
     """
-    if is_head(avgpool, fc) and runs_fused(x, owner._composition):
+    if nothing_watches(x) and runs_fused(x, owner._composition) and _is_head(avgpool, fc):
         parts = [avgpool, fc]
         if (known := _recall.recall(owner, x, Choice(), parts)) is not None:
             return known
@@ -30,17 +35,22 @@ def run_head(owner: FusedModule, avgpool: nn.Module, fc: nn.Module, x: Tensor) -
     return logits
 
 
-def is_head(avgpool: object, fc: object) -> bool:
+def _is_head(avgpool: object, fc: object) -> bool:
     """Whether the two are a mean over all pixels and a linear layer, and nobody sees them called.
 
-    A parameter of a class of its own, such as a quantised one, does its own arithmetic.
+    A parameter of a class or layout of its own, such as a quantised or sparse one, does its own arithmetic.
     """
     return (
         type(avgpool) is nn.AdaptiveAvgPool2d
         and type(fc) is nn.Linear
         and avgpool.output_size in (1, (1, 1))
-        and type(fc._parameters.get("weight")) is nn.Parameter
-        and type(fc._parameters.get("bias", fc)) in (nn.Parameter, type(None))
-        and unobserved(avgpool)
-        and unobserved(fc)
+        and _recall.is_plain(avgpool)
+        and _recall.is_plain(fc)
+        and _is_dense(fc._parameters.get("weight"))
+        and "bias" in fc._parameters
+        and (fc.bias is None or _is_dense(fc.bias))
     )
+
+
+def _is_dense(parameter: Tensor | None) -> bool:
+    return type(parameter) is nn.Parameter and parameter.layout is torch.strided

@@ -27,7 +27,7 @@ _SEEN = threading.local()
 
 @contextmanager
 def prepared_seen() -> Iterator[list[Prepared]]:
-    """The prepared blocks that this thread runs inside the context."""
+    """What prepared inferences this thread runs inside the context."""
     outer, _SEEN.blocks = getattr(_SEEN, "blocks", None), []
     try:
         yield _SEEN.blocks
@@ -49,6 +49,7 @@ def nothing_watches(x: Tensor) -> bool:
     """Whether a call on ``x`` is plain eager inference: no gradient, tracer, mode or autocast."""
     return (
         type(x) is Tensor
+        and x.device.type != "meta"  # which autocast does not know
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]

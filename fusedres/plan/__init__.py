@@ -7,7 +7,7 @@ The modules ask :func:`recall` and :func:`resolve`; users call :func:`fusedres.t
 
 from fusedres.plan._explain import Explanation, explain
 from fusedres.plan._files import load, save
-from fusedres.plan._lookup import clear, generation, in_force, recall, resolve
+from fusedres.plan._lookup import clear, generation, recall, resolve
 from fusedres.plan._plan import Plan
 from fusedres.plan._report import Report
 from fusedres.plan._tune import tune
@@ -19,7 +19,6 @@ __all__ = [
     "clear",
     "explain",
     "generation",
-    "in_force",
     "load",
     "recall",
     "resolve",

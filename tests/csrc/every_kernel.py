@@ -17,8 +17,8 @@ from fusedres._build import build_info
 from fusedres.backends.cpu.engine import OPS
 from fusedres.ops._registry import kernel
 
-#: Whole vectors of every ISA and a remainder; more rows than a chunk has; an image of odd sides.
-SHAPES = [(2, 37, 33, 31), (3, 64, 17, 19), (1, 5, 1, 1)]
+#: Whole vectors of every ISA and a remainder; more rows than a chunk has; odd sides; images by fours and one.
+SHAPES = [(2, 37, 33, 31), (3, 64, 17, 19), (1, 5, 1, 1), (5, 40, 3, 3)]
 
 
 def activation(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -44,7 +44,7 @@ def expected() -> dict[str, str]:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_same_bits_on_every_isa(isa: str, expected: dict[str, str]) -> None:
-    """A lane is a channel, and no product is contracted with its sum: the width changes nothing."""
+    """A lane is a channel, or one of 16 sums, and no product is contracted with its sum."""
     done = on_isa(isa)
     assert done.returncode == 0, done.stderr
     chosen, *lines = done.stdout.splitlines()

@@ -106,6 +106,14 @@ def patched(owner: Owner) -> None:
     owner.avgpool.forward = lambda x: x.amax((2, 3), keepdim=True)
 
 
+def sparse(owner: Owner) -> None:
+    owner.fc.weight = nn.Parameter(owner.fc.weight.detach().to_sparse_csr())
+
+
+def broadcast_bias(owner: Owner) -> None:
+    owner.fc.bias = nn.Parameter(torch.ones(1))
+
+
 def pruned(owner: Owner) -> None:
     prune.random_unstructured(owner.fc, "weight", 0.5)
 
@@ -123,7 +131,18 @@ def composed_plainly(owner: Owner) -> None:
 @pytest.mark.parametrize("warm", [True, False], ids=["recalled before", "first"])
 @pytest.mark.parametrize(
     "change",
-    [subclass, other_size, hooked, subclassed, patched, pruned, bias_of_its_own, composed_plainly],
+    [
+        subclass,
+        sparse,
+        broadcast_bias,
+        other_size,
+        hooked,
+        subclassed,
+        patched,
+        pruned,
+        bias_of_its_own,
+        composed_plainly,
+    ],
 )
 def test_what_is_left_to_torch(
     owner: Owner, fused: list[bool], change: Callable[[Owner], None], warm: bool
@@ -154,9 +173,18 @@ def test_contexts_that_are_left_to_torch(owner: Owner, fused: list[bool]) -> Non
     assert not fused
 
 
-def test_what_does_not_fit_is_refused_by_torch(owner: Owner) -> None:
+def test_what_does_not_fit_is_refused_by_torch(owner: Owner, fused: list[bool]) -> None:
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="mat1 and mat2"):
             owner(features(channels=25))
         with pytest.raises(RuntimeError, match="dtype"):
             owner(features().bfloat16())
+        owner.fc.bias = nn.Parameter(torch.ones(3))
+        with pytest.raises(RuntimeError):
+            owner(features())
+    assert not fused
+
+
+def test_on_the_meta_device(owner: Owner) -> None:
+    with torch.no_grad():
+        assert owner.to("meta")(features().to("meta")).shape == (2, 10)

@@ -16,6 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 import fusedres
 from fusedres._build import extension_missing
 from fusedres.backends.cpu import engine
+from fusedres.backends.cpu.blocks import MOST_HEAD_IMAGES
 from tests._parity import assert_same_bits
 
 if extension_missing("_C") is not None or not engine.runs(engine.Algorithm.WINOGRAD_F32):
@@ -145,6 +146,20 @@ def replaced_stage(model: Any) -> None:
     model.layer3 = nn.Sequential(model.layer3[0])
 
 
+def last_stage_of_another_kind(model: Any) -> None:
+    """Beside the head, which the model itself runs."""
+    model.layer4 = nn.Conv2d(1024, 2048, 1, stride=2)
+
+
+def first_stage_of_another_kind(model: Any) -> None:
+    """Beside the stem."""
+    model.layer1 = nn.Conv2d(64, 256, 1)
+
+
+def stage_left_out(model: Any) -> None:
+    model.layer4, model.fc = nn.Identity(), nn.Linear(1024, 7)
+
+
 def one_block_more(model: Any) -> None:
     model.layer3.append(copy.deepcopy(model.layer3[1]))
 
@@ -248,7 +263,8 @@ def loaded(model: Any) -> None:
 
 CHANGES = (
     replaced_weight, changed_weight, changed_stem, changed_statistics, changed_eps, replaced_block,
-    replaced_stage, one_block_more, training_norm, hooked_stage, hooked_block, hooked_convolution,
+    replaced_stage, last_stage_of_another_kind, first_stage_of_another_kind, stage_left_out, one_block_more,
+    training_norm, hooked_stage, hooked_block, hooked_convolution,
     hooked_anywhere, patched_forward, patched_stage, another_class, block_of_another_class, called_otherwise,
     changed_classifier, replaced_classifier, classifier_in_two, pruned_classifier, hooked_classifier,
     hooked_pooling, other_pooling, behind_autograd, loaded,
@@ -279,12 +295,12 @@ def test_a_change_is_seen(model: Any, x: Tensor, change: Callable[[Any], None], 
 
 
 @pytest.mark.parametrize("warmed", [True, False], ids=["later", "first"])
-@pytest.mark.parametrize("patched", ["block", "sequential"])
+@pytest.mark.parametrize("patched", ["block", "sequential", "linear"])
 @pytest.mark.parametrize("name", ["forward", "__call__"])
 def test_a_patched_class_is_seen(
     model: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch, patched: str, name: str, warmed: bool
 ) -> None:
-    cls = type(model.layer1[0]) if patched == "block" else nn.Sequential
+    cls = {"block": type(model.layer1[0]), "sequential": nn.Sequential, "linear": nn.Linear}[patched]
     before = warm(copy.deepcopy(model), x)
     if warmed:
         warm(model, x)
@@ -318,6 +334,28 @@ def test_contexts_and_modes_are_seen(model: Any, x: Tensor, calls: list[int]) ->
     model.eval()
     with torch.no_grad():
         assert not torch.equal(model(x), before), "the statistics have moved"
+
+
+@pytest.mark.parametrize("stage", ["layer1", "layer4"])
+def test_a_stage_of_the_same_sizes_is_not_skipped(stage: str, x: Tensor) -> None:
+    """What maps a block's sizes to themselves, where nothing but its absence would tell."""
+    model = made(BasicBlock)
+    setattr(model, stage, nn.Conv2d(64, 64, 1) if stage == "layer1" else nn.Conv2d(256, 512, 1, stride=2))
+    expected = warm(copy.deepcopy(fusedres.unfuse(model)), x)
+    for call in range(4):
+        with torch.no_grad():
+            # float32: a relative error of a few hundred roundings is no missing stage
+            torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4, msg=f"call {call}")
+
+
+def test_more_images_than_the_head_takes(calls: list[int]) -> None:
+    """Stem and blocks are one call all the same."""
+    model, x = made(), torch.randn(MOST_HEAD_IMAGES + 1, 3, 33, 33)
+    whole = warm(model, x)
+    calls.clear()
+    with torch.no_grad():
+        assert_same_bits(model(x), whole, "the third call")
+    assert calls == AT_ONCE[:2]
 
 
 def test_functional_call_swaps_parameters(model: Any, x: Tensor) -> None:
