@@ -197,7 +197,8 @@ def through(owner: nn.Module, parts: Sequence[nn.Module], x: Tensor, call: Calla
     Args:
         parts: submodules of ``owner``, in the order in which ``call`` runs them, and all that it runs.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or not nothing_watches(x):
+    # The device last: an fx.Proxy has none, and is told by what nothing_watches() asks first.
+    if torch.compiler.is_compiling() or not nothing_watches(x) or x.device.type != "cpu":
         return call()
     generation = plan.generation()
     if generation is None or _has_any_global_hook():  # type: ignore[no-untyped-call]
