@@ -1,13 +1,14 @@
 // fusedres_cpu::avgpool_linear; its schema stands in fusedres/backends/cpu/engine.py.
+#include "cpu/conv/shape.h"
 #include "cpu/kernels/params.h"
 #include "cpu/tensor.h"
 
 namespace fusedres::cpu {
 namespace {
 
-constexpr const char* kOp = "avgpool_linear";
+using conv::ceil_div;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr const char* kOp = "avgpool_linear";
 
 void check_weight(const Tensor& weight, const Tensor& x) {
   STD_TORCH_CHECK(

@@ -16,7 +16,7 @@ from fusedres.ops._registry import backends_of
 
 
 class Prepared(ABC):
-    """An inference decided beforehand, as a function of x (channels_last): of a block, or of more or less."""
+    """An inference decided beforehand, as a function of x (channels_last): of a stem, blocks, a head."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...

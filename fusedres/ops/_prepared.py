@@ -88,9 +88,12 @@ def prepared_stem(backend: str, x: Tensor, layer: Layer, check: Callable[[], obj
 
 
 def infer_head(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-    """``linear(x.mean((2, 3)), weight, bias)`` by a back-end that has it as one call, or ``None``."""
+    """``linear(x.mean((2, 3)), weight, bias)`` by a back-end that has it as one call, or ``None``.
+
+    Only where :func:`nothing_watches`.
+    """
     prepare = BACKENDS[resolve_backend(x)].prepare_head
-    if prepare is None or not nothing_watches(x) or (ready := prepare(x, weight, bias)) is None:
+    if prepare is None or (ready := prepare(x, weight, bias)) is None:
         return None
     saw(ready)
     return ready(_checks.nhwc(x))

@@ -182,7 +182,6 @@ void DirectConv::run(int64_t chunk) const {
   common.tap_count = taps.count;
   common.run = taps.run;
   common.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-
   const bool packs = packs_inputs(taps.count, own_panels.end - own_panels.begin);
   const int64_t packed_bytes = packs ? taps.count * tiles->packing->bytes(taps.run) : 0;
   char* packed_inputs =
