@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu/conv/memory.h"
+#include "cpu/conv/pieces.h"
 
 namespace fusedres::conv {
 namespace {
@@ -75,7 +76,7 @@ class BlockTask {
   Map in_, out_;
 };
 
-// Parts of a batch for each thread, so that a slow core leaves some to the others.
+// The largest part of a thread's images that it carries through a block together.
 constexpr int64_t kPartsOfThread = 4;
 
 void run_steps(const std::vector<Step>& steps, Team& team) {
@@ -135,17 +136,19 @@ void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
   // Whole images to each thread, with no barrier inside the block; what is left over is done together.
   const int64_t alone = in.images / team.size * team.size;
   if (alone > 0) {
-    const int64_t parts = team.size * std::min(alone / team.size, kPartsOfThread);
-    const int64_t group = std::min(ceil_div(alone, parts), images_at_once(block, in));
+    const int64_t group = std::min(ceil_div(alone, kPartsOfThread * team.size), images_at_once(block, in));
+    const int64_t parts = piece_count(team.size);
     // Fewer images may need more: Winograd's blocks of patches are as even as they can be.
     int64_t bytes = 0;
-    for (const int64_t part : {alone / parts, ceil_div(alone, parts)})
-      for (const int64_t images : {std::min(group, part), part % group})
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t count = piece(alone, part, team.size).size();
+      for (const int64_t images : {std::min(group, count), count % group})
         if (images > 0) bytes = std::max(bytes, bytes_of(images, 1));
+    }
     char* memory = scratch_memory(bytes * team.size);
     team.run({parts}, [&](int64_t, int64_t part, int64_t thread) {
       Alone one;
-      const Range images = share(alone, part, parts);
+      const Range images = piece(alone, part, team.size);
       for (int64_t first = images.begin; first < images.end; first += group)
         run_images(first, std::min(group, images.end - first), memory + thread * bytes, one);
     });

@@ -1,9 +1,12 @@
 #include "cpu/conv/direct.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 #include "cpu/conv/memory.h"
+#include "cpu/conv/pieces.h"
+#include "cpu/conv/segments.h"
 
 namespace fusedres::conv {
 namespace {
@@ -18,84 +21,33 @@ constexpr int64_t kFewRows = 12;  // of a half: fewer do not pay for loading the
 constexpr int64_t kSharedWeightsOfParts = 1700 * 1024;  // splitting panels, each thread packs all pixels
 constexpr int64_t kLargeBlockOfParts = 800 * 1024;  // packed: 1024 -> 512 at 14 x 14 from 92 to 108 GFLOP/s
 constexpr int64_t kBlockTiles = 256;
-
-// Output pixels cut into segments of equal length, none crossing the end of a row. The last segment of a
-// row is moved back to end with it and skips what its neighbour stores, so nothing is read out of bounds.
-struct Segments {
-  int64_t images, rows, width;  // pixels that lie evenly: a row, or everything if it is dense
-  int64_t length, per_row;
-
-  Segments(const DirectConv& conv, int64_t max_rows) {
-    const bool even = conv.step_h == 1 && conv.step_w == 1 && conv.in.dense() && conv.out.dense() &&
-                      conv.in.width == conv.out.width && conv.in.height == conv.out.height &&
-                      (conv.residual.data == nullptr || conv.residual.dense());
-    images = even ? 1 : conv.out.images;
-    rows = even ? 1 : conv.out.height;
-    width = even ? conv.out.images * conv.out.height * conv.out.width : conv.out.width;
-    length = ceil_div(width, round_up(ceil_div(width, max_rows), even ? conv.halves_in_step : 1));
-    per_row = ceil_div(width, length);
-  }
-
-  int64_t count() const { return images * rows * per_row; }
-
-  // Output pixels of the lines that end before `segment`; where everything is one line, of the segments.
-  int64_t pixels_before(int64_t segment) const {
-    if (images * rows == 1) return std::min(segment * length, width);
-    return segment / per_row * width;
-  }
-  // Those before a thread that begins with `segment`, with the line that another one began.
-  int64_t own_pixels(int64_t segment) const {
-    return pixels_before(images * rows == 1 ? segment : round_up(segment, per_row));
-  }
-
-  void place(const DirectConv& conv, int64_t segment, int half, Tile& tile) const {
-    const int64_t row = segment / per_row;
-    const int64_t wanted = segment % per_row * length;
-    const int64_t x = std::min(wanted, width - length);
-    const int64_t n = row / rows, y = row % rows;
-    tile.in[half] = conv.in.at(n, y * conv.step_h, x * conv.step_w);
-    tile.out[half] = conv.out.at(n, y, x);
-    tile.residual[half] = conv.residual.data != nullptr ? conv.residual.at(n, y, x) : nullptr;
-    tile.skip[half] = wanted - x;
-  }
-};
-
-// Offsets of the filter's taps from the input of a pixel.
-struct Taps {
-  int64_t offsets[kMostTaps];
-  int64_t count = 0, run = 0;
-
-  explicit Taps(const DirectConv& conv) {
-    const PackedHeader& header = packed_header(conv.packed);
-    const Filter& filter = header.filter;
-    const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
-    const int64_t channels = header.run;
-    // Where pixels touch, the columns of a filter's row are one run: fewer, longer taps.
-    const bool merged = conv.in.pixel == channels * element && filter.dilation_w == 1 &&
-                        (merges_columns(header) || conv.tiles->input_group == 1);
-    const int64_t cols = merged ? 1 : filter.cols;
-    run = merged ? filter.cols * channels : channels;
-    for (int64_t r = 0; r < filter.rows; ++r)
-      for (int64_t s = 0; s < cols; ++s) {
-        offsets[count++] = r * filter.dilation_h * conv.in.row + s * filter.dilation_w * conv.in.pixel;
-      }
-  }
-};
+constexpr int64_t kManyPanels = 16;
 
 struct Weights {
   const char* data;
   int64_t bytes;
 };
 
-// The weights that the thread of this chunk will probably read first in the next convolution.
-Weights first_weights(const void* next, int64_t chunk, int64_t chunks) {
+// The weights that the thread of this share will probably read first in the next convolution.
+Weights first_weights(const void* next, int64_t chunk, int64_t threads) {
   if (next == nullptr) return {nullptr, 0};
   const PackedHeader& header = packed_header(next);
   const int64_t bytes = panel_bytes(header);
   return {
-      packed_data(next) + share(header.filter.panels(), chunk, chunks).begin * bytes,
+      packed_data(next) + share_of(header.filter.panels(), chunk, threads).begin * bytes,
       std::min<int64_t>(bytes, 128 * 1024)};
 }
+
+// What a thread holds packed: these tiles of the convolution with this plan. It takes several pieces of one
+// convolution, and its tiles need packing once.
+struct PackedTiles {
+  uint64_t serial = 0;
+  char* data = nullptr;
+  Range tiles{0, 0};
+
+  bool are(Range wanted) const { return tiles.begin == wanted.begin && tiles.end == wanted.end; }
+};
+thread_local PackedTiles packed_tiles;
 
 }  // namespace
 
@@ -126,7 +78,10 @@ int64_t DirectConv::input_bytes(int64_t pixels) const {
   return pixels * in.pixel * step_w * step_h;
 }
 
-void DirectConv::plan(int64_t threads) {
+void DirectConv::plan(int64_t for_threads) {
+  static std::atomic<uint64_t> plans{0};
+  serial = plans.fetch_add(1, std::memory_order_relaxed) + 1;
+  threads = for_threads;
   const PackedHeader& header = packed_header(packed);
   const int64_t panels = header.filter.panels();
   const int64_t weights = panels * panel_bytes(header);
@@ -153,94 +108,145 @@ void DirectConv::plan(int64_t threads) {
       std::clamp<int64_t>(small ? kSmallBlock / (tile_bytes + written) : large / tile_bytes, 1, kBlockTiles);
   // Panels of other groups read other channels: nothing to keep for the next panel.
   if (header.run < packed_channels(header)) block = kBlockTiles;
-  // A chunk of less than a block would read the weights more often.
-  const int64_t most = split_panels ? panels : tile_count / block;
-  chunks_of_share = threads == 1 ? 1 : std::clamp<int64_t>(most / threads, 1, kChunksOfThread);
-  chunks = std::min(threads * chunks_of_share, split_panels ? panels : tile_count);
+  block = std::clamp<int64_t>(block, 1, std::max<int64_t>(tile_count, 1));
+  panel_parts = 1;
+  if (threads > 1 && tile_count > 0) cut_for_pieces(tile_count);
 }
 
-void DirectConv::run(int64_t chunk) const {
-  const PackedHeader& header = packed_header(packed);
-  const Segments segments(*this, tiles->max_rows);
-  const Taps taps(*this);
-  const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
-  const int64_t weights_of_panel = panel_bytes(header);
-  const int64_t panels = header.filter.panels();
-  const int64_t tile_count = ceil_div(segments.count(), 2);
-  const Range own_tiles = split_panels ? Range{0, tile_count} : share(tile_count, chunk, chunks);
-  const Range own_panels = split_panels ? share(panels, chunk, chunks) : Range{0, panels};
-
-  // The thread goes on to the next chunk's panels.
-  const bool shared_out = split_panels && (chunk + 1) % chunks_of_share != 0;
-
-  TileCommon common;
-  common.rows = segments.length;
-  common.in_step = in.pixel * step_w;
-  common.out_step = out.pixel;
-  common.residual_step = residual.pixel;
-  common.taps = taps.offsets;
-  common.tap_count = taps.count;
-  common.run = taps.run;
-  common.floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-  const bool packs = packs_inputs(taps.count, own_panels.end - own_panels.begin);
-  const int64_t packed_bytes = packs ? taps.count * tiles->packing->bytes(taps.run) : 0;
-  char* packed_inputs =
-      packs
-          ? scratch_memory(packed_bytes * std::min(block, own_tiles.end - own_tiles.begin), Scratch::kInputs)
-          : nullptr;
-  const auto kernel = packs ? tiles->packing->kernel : tiles->kernel;
-  const TileKernel kernels[2] = {kernel(segments.length, 1), kernel(segments.length, 2)};
-
-  if (tiles->enter != nullptr) tiles->enter(common);
-  const int64_t tile_bytes = 2 * segments.length * in.pixel * step_w * step_h;
-  const int64_t own_pixels = segments.own_pixels(2 * own_tiles.begin);
-  Tile list[kBlockTiles];
-  for (int64_t from = own_tiles.begin; from < own_tiles.end; from += block) {
-    const int64_t in_block = std::min(block, own_tiles.end - from);
-    for (int64_t t = 0; t < in_block; ++t)
-      for (int half = 0; half < 2; ++half)
-        segments.place(*this, std::min(2 * (from + t) + half, segments.count() - 1), half, list[t]);
-    const bool odd_end = 2 * (from + in_block) > segments.count();
-
-    for (int64_t p = own_panels.begin; p < own_panels.end; ++p) {
-      const char* weights = packed_data(packed) + p * weights_of_panel;
-      const int64_t first = p * kPanel, input = first_channel(header, p) * element;
-      const bool continues = p + 1 < (shared_out ? panels : own_panels.end);
-      const Weights coming = continues ? Weights{weights + weights_of_panel, weights_of_panel}
-                                       : first_weights(next, chunk, chunks);
-      for (int64_t t = 0; t < in_block; ++t) {
-        Tile tile = list[t];
-        for (int half = 0; half < 2; ++half) {
-          tile.in[half] += input;
-          tile.out[half] += first * element;
-          if (tile.residual[half] != nullptr) tile.residual[half] += first * element;
-        }
-        tile.weights = weights;
-        tile.scale = epilogue.scale + first;
-        tile.shift = epilogue.shift + first;
-        tile.channels = std::min(kPanel, header.filter.out_channels - first);
-        if (p == own_panels.begin && taps.count == 1) {
-          // The first panel meets inputs that may lie in L3 (256 -> 64 at 56 x 56: 57 to 77 GFLOP/s).
-          tile.ahead = t + 1 < in_block ? list[t + 1].in[0] : list[t].in[0] + tile_bytes;
-          tile.ahead_bytes = tile_bytes;
-        } else {
-          tile.ahead_bytes = ceil_div(coming.bytes, in_block);
-          tile.ahead = coming.data + t * tile.ahead_bytes;
-        }
-        const int pair = odd_end && t + 1 == in_block ? 0 : 1;
-        if (packs) {
-          char* packed_input = packed_inputs + t * packed_bytes;
-          if (p == own_panels.begin) pack(common, tile, packed_input);
-          tile.in[0] = packed_input;
-        }
-        kernels[pair](common, tile);
-      }
-    }
-    if (!split_panels)
-      watcher.tell(
-          own_pixels, std::max(own_pixels, segments.pixels_before(2 * from)),
-          segments.pixels_before(std::min(2 * (from + in_block), segments.count())));
+// Blocks no larger than before, and their panels in parts, so that a share can be cut in eighths.
+void DirectConv::cut_for_pieces(int64_t tile_count) {
+  const int64_t panels = packed_header(packed).filter.panels();
+  if (split_panels) {
+    const int64_t blocks = std::max(ceil_div(tile_count, block), parts_of_each(panels / threads, tile_count));
+    block = ceil_div(tile_count, blocks);
+    return;
   }
+  // Who takes over some panels of a block packs it again, which takes about as long as one panel.
+  const bool packs = packs_inputs(Taps(*this).count, panels);
+  const int64_t own = ceil_div(tile_count, threads);
+  const int64_t blocks = std::max<int64_t>(ceil_div(own, block), packs && panels < kManyPanels ? 2 : 1);
+  block = ceil_div(own, blocks);
+  // Who watches waits for pixels that are complete, all panels of them.
+  if (watcher.completed == nullptr) panel_parts = parts_of_each(blocks, panels);
+}
+
+int64_t DirectConv::chunks() const { return piece_count(threads); }
+
+// What the tiles of a convolution have in common, and the walk over them.
+struct DirectConv::Walk {
+  const DirectConv& conv;
+  const PackedHeader& header = packed_header(conv.packed);
+  const Segments segments{conv, conv.tiles->max_rows};
+  const Taps taps{conv};
+  const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
+  const int64_t panels = header.filter.panels(), weights_of_panel = panel_bytes(header);
+  const int64_t tile_count = ceil_div(segments.count(), 2);
+  const int64_t tile_bytes = 2 * segments.length * conv.in.pixel * conv.step_w * conv.step_h;
+  TileCommon common;
+  int64_t packed_bytes = 0;  // of a tile's inputs; 0: these are read where they lie
+  PackedTiles& held = packed_tiles;
+  TileKernel kernels[2];  // for one half and for two
+
+  explicit Walk(const DirectConv& conv) : conv(conv) {
+    common.rows = segments.length;
+    common.in_step = conv.in.pixel * conv.step_w;
+    common.out_step = conv.out.pixel;
+    common.residual_step = conv.residual.pixel;
+    common.taps = taps.offsets;
+    common.tap_count = taps.count;
+    common.run = taps.run;
+    common.floor = conv.epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
+    const bool packs =
+        conv.packs_inputs(taps.count, conv.split_panels ? panels / (2 * conv.threads) : panels);
+    if (packs) packed_bytes = taps.count * conv.tiles->packing->bytes(taps.run);
+    if (held.serial != conv.serial)
+      held = {conv.serial, packs ? scratch_memory(packed_bytes * conv.block, Scratch::kInputs) : nullptr, {}};
+    const auto kernel = packs ? conv.tiles->packing->kernel : conv.tiles->kernel;
+    for (int halves = 1; halves <= 2; ++halves) kernels[halves - 1] = kernel(segments.length, halves);
+  }
+
+  Weights weights(int64_t panel) const {
+    return {packed_data(conv.packed) + panel * weights_of_panel, weights_of_panel};
+  }
+
+  // Every panel over every tile, a block of tiles at a time. `after`: weights that this thread will want
+  // then.
+  void over(Range tiles, Range of_panels, const Weights& after) const {
+    Tile list[kBlockTiles];
+    const int64_t own_pixels = segments.own_pixels(2 * tiles.begin);
+    for (int64_t from = tiles.begin; from < tiles.end; from += conv.block) {
+      const Range now{from, std::min(from + conv.block, tiles.end)};
+      for (int64_t t = 0; t < now.size(); ++t)
+        for (int half = 0; half < 2; ++half)
+          segments.place(conv, std::min(2 * (from + t) + half, segments.count() - 1), half, list[t]);
+      for (int64_t p = of_panels.begin; p < of_panels.end; ++p)
+        panel_over(
+            list, now, p,
+            p + 1 < of_panels.end ? weights(p + 1)
+            : now.end < tiles.end ? weights(of_panels.begin)
+                                  : after);
+      if (!conv.split_panels)
+        conv.watcher.tell(
+            own_pixels, std::max(own_pixels, segments.pixels_before(2 * now.begin)),
+            segments.pixels_before(std::min(2 * now.end, segments.count())));
+    }
+  }
+
+ private:
+  void panel_over(const Tile* list, Range now, int64_t panel, const Weights& coming) const {
+    const int64_t first = panel * kPanel, input = first_channel(header, panel) * element;
+    const bool fresh = !held.are(now);
+    for (int64_t t = 0; t < now.size(); ++t) {
+      Tile tile = list[t];
+      for (int half = 0; half < 2; ++half) {
+        tile.in[half] += input;
+        tile.out[half] += first * element;
+        if (tile.residual[half] != nullptr) tile.residual[half] += first * element;
+      }
+      tile.weights = weights(panel).data;
+      tile.scale = conv.epilogue.scale + first;
+      tile.shift = conv.epilogue.shift + first;
+      tile.channels = std::min(kPanel, header.filter.out_channels - first);
+      if (fresh && taps.count == 1) {
+        // The first panel meets inputs that may lie in L3 (256 -> 64 at 56 x 56: 57 to 77 GFLOP/s).
+        tile.ahead = t + 1 < now.size() ? list[t + 1].in[0] : list[t].in[0] + tile_bytes;
+        tile.ahead_bytes = tile_bytes;
+      } else {
+        tile.ahead_bytes = ceil_div(coming.bytes, now.size());
+        tile.ahead = coming.data + t * tile.ahead_bytes;
+      }
+      if (packed_bytes > 0) {
+        char* packed_input = held.data + t * packed_bytes;
+        if (fresh) conv.pack(common, tile, packed_input);
+        tile.in[0] = packed_input;
+      }
+      const bool one_half = 2 * (now.begin + t) + 1 == segments.count();
+      kernels[one_half ? 0 : 1](common, tile);
+    }
+    held.tiles = now;
+  }
+};
+
+void DirectConv::run(int64_t chunk) const {
+  const Walk walk(*this);
+  // A grid of cells in the order of the work: blocks of tiles by panels or, where pixels are shared out, by
+  // parts of the panels.
+  const Range own_panels = split_panels ? share_of(walk.panels, chunk, threads) : Range{0, walk.panels};
+  const int64_t cols = split_panels ? own_panels.size() : panel_parts;
+  const int64_t cells = ceil_div(walk.tile_count, block) * cols;
+  const Range own = split_panels ? Range{0, cells} : share_of(cells, chunk, threads);
+  const Weights following = first_weights(next, chunk, threads);
+  if (tiles->enter != nullptr) tiles->enter(walk.common);
+  visit_cells(piece_of(own, chunk, threads), cols, [&](Range in_rows, Range in_cols) {
+    const Range of_panels{
+        own_panels.begin + own_panels.size() * in_cols.begin / cols,
+        own_panels.begin + own_panels.size() * in_cols.end / cols};
+    const bool ends = (in_rows.end - 1) * cols + in_cols.end == own.end;
+    const int64_t wanted = of_panels.end < own_panels.end ? of_panels.end : own_panels.begin;
+    walk.over(
+        {in_rows.begin * block, std::min(in_rows.end * block, walk.tile_count)}, of_panels,
+        ends ? following : walk.weights(wanted));
+  });
   if (tiles->leave != nullptr) tiles->leave();
 }
 

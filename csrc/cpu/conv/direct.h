@@ -18,22 +18,28 @@ struct DirectConv {
   Epilogue epilogue;
   int64_t step_h = 1, step_w = 1;  // input pixels from one output pixel to the next
   const void* next = nullptr;      // packed weights of what runs after this, whose first ones are prefetched
-
   Watcher watcher;
-  // From plan(): whether the work is shared out by panels or by pixels, in how many chunks (a thread's share
-  // is `chunks_of_share` of them), and how many tiles of pixels every panel passes over before the next ones.
+
+  // From plan(): whether the threads share out panels or pixels, and how many tiles of pixels every panel
+  // passes over before the next ones.
+  int64_t threads = 1;
   bool split_panels = false;
-  int64_t chunks = 1, chunks_of_share = 1;
   int64_t block = 1;
   // A dense map is cut for a multiple of so many halves, as far as these come out equal.
   int64_t halves_in_step = 1;
+  // Where pixels are shared out: parts into which the panels of a block can be cut.
+  int64_t panel_parts = 1;
+  uint64_t serial = 0;  // of this plan; no other has it
 
-  // Choose for `threads` threads; needs everything above but `next`.
-  void plan(int64_t threads);
+  // Choose for so many threads; needs everything above but `next`.
+  void plan(int64_t for_threads);
+  int64_t chunks() const;
   // Do one chunk; chunks share nothing but read-only data.
   void run(int64_t chunk) const;
 
  private:
+  struct Walk;
+  void cut_for_pieces(int64_t tile_count);
   bool packs_always() const;
   bool packs_inputs(int64_t taps, int64_t panels) const;
   int64_t input_bytes(int64_t pixels) const;

@@ -49,10 +49,9 @@ Staging plan_staging(const PackedHeader& header, const Map& in, bool produced) {
   return staging;
 }
 
-void fill_staging(const Staging& staging, const Map& in, int64_t element, int64_t part, int64_t parts) {
+void fill_staging(const Staging& staging, const Map& in, int64_t element, Range rows) {
   const Map& to = staging.map;
   const int64_t valid = in.channels * element, wanted = to.channels * element;
-  const Range rows = share(to.images * to.height, part, parts);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     const int64_t n = row / to.height, y = row % to.height;
     char* line = to.at(n, y, 0);

@@ -14,14 +14,16 @@ struct Staging {
   int64_t bytes = 0;
   int64_t border_h = 0, border_w = 0;
   int64_t take_h = 1, take_w = 1;  // copy every take-th row and column (a strided 1 x 1 reads no others)
+
+  int64_t rows() const { return map.images * map.height; }
 };
 
 // A staging for images of `in`'s size; needed at once if another convolution's output is to be `produced`
 // there.
 Staging plan_staging(const PackedHeader& header, const Map& in, bool produced);
 
-// Copy part `part` of `parts` of the rows.
-void fill_staging(const Staging& staging, const Map& in, int64_t element, int64_t part, int64_t parts);
+// Copy these of the staging's rows, which are numbered through all images.
+void fill_staging(const Staging& staging, const Map& in, int64_t element, Range rows);
 
 // Zero what surrounds `pixels` (see staged_pixels), for a producer that writes the pixels themselves.
 void clear_border(const Staging& staging, const Map& pixels, int64_t element, int64_t part, int64_t parts);

@@ -1,5 +1,6 @@
 #include "cpu/conv/task.h"
 
+#include "cpu/conv/pieces.h"
 #include "cpu/conv/support.h"
 
 namespace fusedres::conv {
@@ -64,12 +65,13 @@ void ConvTask::clear(int64_t part, int64_t parts) const {
 }
 
 int64_t ConvTask::chunks(int64_t phase) const {
-  if (copies_ && phase == 0) return threads_ == 1 ? 1 : kChunksOfThread * threads_;
-  return winograd_ ? fast_.chunks(phase - copies_) : direct_.chunks;
+  if (copies_ && phase == 0) return piece_count(threads_);
+  return winograd_ ? fast_.chunks(phase - copies_) : direct_.chunks();
 }
 
 void ConvTask::run(int64_t phase, int64_t chunk, int64_t thread) const {
-  if (copies_ && phase == 0) return fill_staging(staging_, source_, element_, chunk, chunks(0));
+  if (copies_ && phase == 0)
+    return fill_staging(staging_, source_, element_, piece(staging_.rows(), chunk, threads_));
   winograd_ ? fast_.run(phase - copies_, chunk, thread) : direct_.run(chunk);
 }
 

@@ -1,7 +1,10 @@
 #include "cpu/conv/winograd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
+
+#include "cpu/conv/pieces.h"
 
 namespace fusedres::conv {
 namespace {
@@ -22,6 +25,13 @@ constexpr int64_t kLine = 16;                     // floats
 // Transformed values of a pixel's channels that wait in L1 to be packed: 14 patches take 36 KB.
 constexpr int64_t kSliceFloats = 576;
 
+// What a thread's V holds: this block of patches of the convolution with this plan.
+struct TransformedBlock {
+  uint64_t serial;
+  int64_t thread, block;
+};
+thread_local TransformedBlock transformed_block{0, 0, 0};
+
 }  // namespace
 
 // The patches of a block as tiles take them: halves of equal length, two to a group; the last half is moved
@@ -36,6 +46,10 @@ struct WinogradConv::Groups {
   int64_t count() const { return ceil_div(halves, 2); }
   int64_t halves_of(int64_t group) const { return std::min<int64_t>(2, halves - 2 * group); }
   int64_t first(int64_t half) const { return std::min(half * rows, patches - rows); }
+  // The patches of some groups, each patch in one group alone.
+  Range patches_of(Range groups) const {
+    return {2 * rows * groups.begin, std::min(2 * rows * groups.end, patches)};
+  }
 };
 
 // Where V and M of a block of patches lie; V patch after patch or, packed (tile.h), group after group. All
@@ -72,6 +86,8 @@ int64_t WinogradConv::patch_count() const {
 }
 
 void WinogradConv::plan(int64_t for_threads) {
+  static std::atomic<uint64_t> plans{0};
+  serial = plans.fetch_add(1, std::memory_order_relaxed) + 1;
   threads = for_threads;
   const PackedHeader& header = packed_header(packed);
   const Layout one(*this, 1);
@@ -89,25 +105,21 @@ void WinogradConv::plan(int64_t for_threads) {
   // Splitting the panels reads the weights once; splitting the patches reads them once a chunk.
   split_panels = threads > 1 && header.filter.panels() >= threads && weights > patches * v_bytes &&
                  patches <= std::max(2 * fitting, kLargeBlock / v_bytes);
-  const int64_t own = split_panels ? patches : ceil_div(patches, chunks(0));
+  const int64_t own = split_panels ? patches : ceil_div(patches, threads);
   point_by_point = (split_panels ? weights / threads : weights) > kLargeWeights && own > fitting;
   const int64_t m_bytes = one.points * panels_at_once() * kPanel * 4;
   const int64_t at_once = point_by_point ? std::max(fitting, kLargeBlock / (v_bytes + m_bytes)) : fitting;
+  // Whole tiles, as far as that fits: 98 patches are 42, 42 and 14.
   block = split_panels ? patches : ceil_div(own, ceil_div(own, at_once));
+  if (round_up(block, of_tile) <= at_once) block = std::min(own, round_up(block, of_tile));
 }
 
-int64_t WinogradConv::chunks(int64_t phase) const {
-  if (threads == 1) return 1;
-  const int64_t patches = patch_count();
-  const int64_t most = phase == 1     ? packed_header(packed).filter.panels()
-                       : split_panels ? Groups(patches, tiles->max_rows).count()
-                                      : patches;
-  return std::min(most, kChunksOfThread * threads);
-}
+int64_t WinogradConv::chunks(int64_t) const { return piece_count(threads); }
 
+// Whose products are held until a patch is done: those of the largest piece.
 int64_t WinogradConv::panels_at_once() const {
   const int64_t panels = packed_header(packed).filter.panels();
-  return split_panels ? ceil_div(panels, chunks(1)) : panels;
+  return split_panels ? ceil_div(ceil_div(panels, threads), 2) : panels;
 }
 
 int64_t WinogradConv::scratch_bytes() const {
@@ -133,25 +145,28 @@ void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** v
 
 // To be packed, patches are transformed some channels at a time, as many of them as one tile takes: in L1.
 void WinogradConv::transform_inputs(
-    const Layout& layout, const Groups& groups, Range range, int64_t base, float* own, float* v) const {
+    const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, float* own,
+    float* v) const {
   const float* zeros = own;
   float* slice = own + layout.zeros;
   const int64_t points = layout.points;
   const float* values[kMostTileRows][kMostWinogradPoints];
-  for (int64_t group = range.begin; group < range.end; ++group) {
+  for (int64_t group = of_groups.begin; group < of_groups.end; ++group) {
     const int64_t count = groups.halves_of(group) * groups.rows;
     const auto patch = [&](int64_t i) { return groups.first(2 * group + i / groups.rows) + i % groups.rows; };
     for (int64_t i = 0; i < count; ++i) {
       read_patch(base + patch(i), zeros, values[i]);
+      for (int64_t point = 0; point < points; ++point) values[i][point] += channels.begin;
       if (!layout.packs)
-        transforms->input(values[i], layout.channels, v + patch(i) * layout.patch, layout.v_point);
+        transforms->input(
+            values[i], channels.size(), v + patch(i) * layout.patch + channels.begin, layout.v_point);
     }
     if (!layout.packs) continue;
-    for (int64_t c = 0; c < layout.channels; c += layout.slice_patch) {
-      const int64_t channels = std::min(layout.slice_patch, layout.channels - c);
+    for (int64_t c = channels.begin; c < channels.end; c += layout.slice_patch) {
+      const int64_t now = std::min(layout.slice_patch, channels.end - c);
       for (int64_t i = 0; i < count; ++i) {
-        transforms->input(values[i], channels, slice + i * layout.slice_patch, layout.slice_point);
-        for (int64_t point = 0; point < points; ++point) values[i][point] += channels;
+        transforms->input(values[i], now, slice + i * layout.slice_patch, layout.slice_point);
+        for (int64_t point = 0; point < points; ++point) values[i][point] += now;
       }
       for (int64_t point = 0; point < points; ++point) {
         const float* first = slice + point * layout.slice_point;
@@ -159,15 +174,14 @@ void WinogradConv::transform_inputs(
         const char* const halves[2] = {
             reinterpret_cast<const char*>(first), reinterpret_cast<const char*>(second)};
         float* to = v + point * layout.v_point + group * layout.group + tiles->packing->bytes(c) / 4;
-        tiles->packing->pack(
-            halves, groups.rows, layout.slice_patch * 4, channels, reinterpret_cast<char*>(to));
+        tiles->packing->pack(halves, groups.rows, layout.slice_patch * 4, now, reinterpret_cast<char*>(to));
       }
     }
   }
 }
 
 void WinogradConv::multiply(
-    const Layout& layout, const Groups& groups, int64_t panel, int64_t point, const float* v,
+    const Layout& layout, const Groups& groups, Range of_groups, int64_t panel, int64_t point, const float* v,
     float* m) const {
   const int64_t bytes = panel_bytes(packed_header(packed)), point_bytes = bytes / layout.points;
   static constexpr int64_t kNoTap[1] = {0};
@@ -196,8 +210,8 @@ void WinogradConv::multiply(
   // The tiles fetch the weights that come next: this point's of the next panel, or the next point's (after
   // which comes the next panel).
   const char* coming = tile.weights + (point_by_point ? bytes : point_bytes);
-  tile.ahead_bytes = point_bytes / groups.count();
-  for (int64_t group = 0; group < groups.count(); ++group) {
+  tile.ahead_bytes = point_bytes / of_groups.size();
+  for (int64_t group = of_groups.begin; group < of_groups.end; ++group) {
     const int64_t halves = groups.halves_of(group);
     for (int64_t i = 0; i < halves; ++i) {
       const int64_t first = groups.first(2 * group + i);
@@ -205,14 +219,14 @@ void WinogradConv::multiply(
       tile.out[i] = reinterpret_cast<char*>(to + first * kPanel);
     }
     if (layout.packs) tile.in[0] = reinterpret_cast<const char*>(from + group * layout.group);
-    tile.ahead = coming + group * tile.ahead_bytes;
+    tile.ahead = coming + (group - of_groups.begin) * tile.ahead_bytes;
     kernels[halves - 1](common, tile);
   }
   if (tiles->leave != nullptr) tiles->leave();
 }
 
 void WinogradConv::transform_outputs(
-    const Layout& layout, int64_t panel, Range patches, const float* m) const {
+    const Layout& layout, int64_t panel, Range patches, int64_t base, const float* m) const {
   const float floor = epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
   const int64_t outputs = transforms->outputs;
   const int64_t across = ceil_div(out.width, outputs), down = ceil_div(out.height, outputs);
@@ -232,25 +246,27 @@ void WinogradConv::transform_outputs(
                    : nullptr;
     }
     transforms->output(
-        m + (t - patches.begin) * kPanel, layout.m_point, to, add, epilogue.scale + first,
-        epilogue.shift + first, floor, channels);
+        m + (t - base) * kPanel, layout.m_point, to, add, epilogue.scale + first, epilogue.shift + first,
+        floor, channels);
   }
 }
 
-void WinogradConv::multiply_block(
-    const Layout& layout, Range panels, Range patches, const float* v, float* m) const {
-  const Groups groups(patches.end - patches.begin, tiles->max_rows);
+void WinogradConv::multiply_groups(
+    const Layout& layout, const Groups& groups, Range of_groups, Range panels, int64_t base, const float* v,
+    float* m) const {
+  const Range local = groups.patches_of(of_groups), patches{base + local.begin, base + local.end};
   if (point_by_point) {
     for (int64_t point = 0; point < layout.points; ++point)
       for (int64_t p = panels.begin; p < panels.end; ++p)
-        multiply(layout, groups, p, point, v, m + (p - panels.begin) * layout.m_panel);
+        multiply(layout, groups, of_groups, p, point, v, m + (p - panels.begin) * layout.m_panel);
     for (int64_t p = panels.begin; p < panels.end; ++p)
-      transform_outputs(layout, p, patches, m + (p - panels.begin) * layout.m_panel);
+      transform_outputs(layout, p, patches, base, m + (p - panels.begin) * layout.m_panel);
     return;
   }
   for (int64_t p = panels.begin; p < panels.end; ++p) {
-    for (int64_t point = 0; point < layout.points; ++point) multiply(layout, groups, p, point, v, m);
-    transform_outputs(layout, p, patches, m);
+    for (int64_t point = 0; point < layout.points; ++point)
+      multiply(layout, groups, of_groups, p, point, v, m);
+    transform_outputs(layout, p, patches, base, m);
   }
 }
 
@@ -259,31 +275,68 @@ int64_t WinogradConv::pixels_before(int64_t line) const {
   return (line / down * out.height + line % down * transforms->outputs) * out.width;
 }
 
+// Every thread has patches of its own, a block of them at a time. Pieces are cut between blocks and, unless
+// somebody waits for whole pixels or all panels go together, between the panels of a block.
+void WinogradConv::run_patches(
+    const Layout& layout, int64_t chunk, int64_t thread, float* own, float* v, float* m) const {
+  const int64_t panels = packed_header(packed).filter.panels();
+  const Range share = share_of(patch_count(), chunk, threads);
+  const int64_t blocks = ceil_div(share.size(), block);
+  const int64_t cols = point_by_point || watcher.completed != nullptr ? 1 : panels;
+  const int64_t across = ceil_div(out.width, transforms->outputs);
+  const Range cells = piece_of({0, blocks * cols}, chunk, threads);
+  const int64_t first = pixels_before(ceil_div(share.begin + cells.begin / cols * block, across));
+  visit_cells(cells, cols, [&](Range rows, Range in_cols) {
+    const Range of_panels{panels * in_cols.begin / cols, panels * in_cols.end / cols};
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      const int64_t from = share.begin + row * block;
+      const Range now{from, std::min(from + block, share.end)};
+      const Groups groups(now.size(), tiles->max_rows);
+      const Range all{0, groups.count()};
+      TransformedBlock& held = transformed_block;
+      if (held.serial != serial || held.thread != thread || held.block != from) {
+        transform_inputs(layout, groups, all, {0, layout.channels}, from, own, v);
+        held = {serial, thread, from};
+      }
+      multiply_groups(layout, groups, all, of_panels, from, v, m);
+      watcher.tell(
+          first, std::max(first, pixels_before(now.begin / across)), pixels_before(now.end / across));
+    }
+  });
+}
+
+// The threads share V, and every thread has panels of its own.
+void WinogradConv::run_panels(
+    const Layout& layout, int64_t phase, int64_t chunk, float* own, float* v, float* m) const {
+  const Groups groups(patch_count(), tiles->max_rows);
+  if (phase == 0) {
+    const int64_t slices = layout.packs ? ceil_div(layout.channels, layout.slice_patch) : 1;
+    visit_cells(piece(groups.count() * slices, chunk, threads), slices, [&](Range rows, Range cols) {
+      const Range channels{
+          layout.slice_patch * cols.begin, std::min(layout.slice_patch * cols.end, layout.channels)};
+      transform_inputs(layout, groups, rows, layout.packs ? channels : Range{0, layout.channels}, 0, own, v);
+    });
+    return;
+  }
+  const Range panels = share_of(packed_header(packed).filter.panels(), chunk, threads);
+  const int64_t parts = point_by_point ? 1 : parts_of_each(panels.size(), groups.count());
+  visit_cells(piece_of({0, panels.size() * parts}, chunk, threads), parts, [&](Range rows, Range cols) {
+    const Range of_groups{groups.count() * cols.begin / parts, groups.count() * cols.end / parts};
+    const Range of_panels{panels.begin + rows.begin, panels.begin + rows.end};
+    multiply_groups(layout, groups, of_groups, of_panels, 0, v, m);
+  });
+}
+
 void WinogradConv::run(int64_t phase, int64_t chunk, int64_t thread) const {
   const Layout layout(*this, block);
-  const int64_t patches = patch_count(), panels = packed_header(packed).filter.panels();
   // V of each thread, unless the threads share one.
   float* own = reinterpret_cast<float*>(scratch) + thread * layout.own_floats();
   float* m = own + layout.zeros + layout.slice_floats();
   float* v = reinterpret_cast<float*>(scratch) + threads * layout.own_floats() +
              (split_panels ? 0 : thread * layout.v_floats());
   if (phase == 0) std::fill_n(own, layout.zeros, 0.0f);
-  if (split_panels) {
-    const Groups groups(patches, tiles->max_rows);
-    const Range part = share(phase == 1 ? panels : groups.count(), chunk, chunks(phase));
-    if (phase == 0) return transform_inputs(layout, groups, part, 0, own, v);
-    return multiply_block(layout, part, {0, patches}, v, m);
-  }
-  const Range part = share(patches, chunk, chunks(phase));
-  const int64_t across = ceil_div(out.width, transforms->outputs);
-  const int64_t first = pixels_before(ceil_div(part.begin, across));
-  for (int64_t from = part.begin; from < part.end; from += block) {
-    const Range now{from, std::min(from + block, part.end)};
-    const Groups groups(now.end - now.begin, tiles->max_rows);
-    transform_inputs(layout, groups, {0, groups.count()}, from, own, v);
-    multiply_block(layout, {0, panels}, now, v, m);
-    watcher.tell(first, std::max(first, pixels_before(from / across)), pixels_before(now.end / across));
-  }
+  if (split_panels) return run_panels(layout, phase, chunk, own, v, m);
+  run_patches(layout, chunk, thread, own, v, m);
 }
 
 }  // namespace fusedres::conv

@@ -45,6 +45,7 @@ struct WinogradConv {
   bool split_panels = false, point_by_point = false;
   int64_t block = 0;
   int64_t threads = 1;
+  uint64_t serial = 0;  // of this plan; no other has it
   char* scratch = nullptr;
   Watcher watcher;
 
@@ -61,19 +62,27 @@ struct WinogradConv {
   struct Groups;
   struct Layout;
   int64_t patch_count() const;
-  int64_t panels_at_once() const;  // of a chunk
+  int64_t panels_at_once() const;
   // Output pixels before a line of patches.
   int64_t pixels_before(int64_t line) const;
   // The addresses of a patch's pixels; of those outside the input, `zeros`.
   void read_patch(int64_t patch, const float* zeros, const float** values) const;
+  // V of these channels of the patches of some groups; patch 0 of the groups is patch `base`.
   void transform_inputs(
-      const Layout& layout, const Groups& groups, Range range, int64_t base, float* own, float* v) const;
+      const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, float* own,
+      float* v) const;
   void multiply(
-      const Layout& layout, const Groups& groups, int64_t panel, int64_t point, const float* v,
+      const Layout& layout, const Groups& groups, Range of_groups, int64_t panel, int64_t point,
+      const float* v, float* m) const;
+  // Of patches whose products m holds from patch `base` on.
+  void transform_outputs(
+      const Layout& layout, int64_t panel, Range patches, int64_t base, const float* m) const;
+  // Every product of the patches of some groups, and their outputs.
+  void multiply_groups(
+      const Layout& layout, const Groups& groups, Range of_groups, Range panels, int64_t base, const float* v,
       float* m) const;
-  void transform_outputs(const Layout& layout, int64_t panel, Range patches, const float* m) const;
-  // Every product of a block of patches, and its outputs.
-  void multiply_block(const Layout& layout, Range panels, Range patches, const float* v, float* m) const;
+  void run_patches(const Layout& layout, int64_t chunk, int64_t thread, float* own, float* v, float* m) const;
+  void run_panels(const Layout& layout, int64_t phase, int64_t chunk, float* own, float* v, float* m) const;
 };
 
 }  // namespace fusedres::conv
