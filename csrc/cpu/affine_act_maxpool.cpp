@@ -7,9 +7,6 @@
 namespace fusedres::cpu {
 namespace {
 
-// of a 3 x 3 window, stride 2, padding 1
-int64_t pooled(int64_t size) { return (size - 1) / 2 + 1; }
-
 std::tuple<Tensor, Tensor> affine_act_maxpool(const Tensor& y, const Tensor& s, const Tensor& t) {
   constexpr const char* op = "affine_act_maxpool";
   check_activation(op, "y", y);

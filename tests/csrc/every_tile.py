@@ -18,6 +18,7 @@ from tests.csrc.test_conv_engine import (
     GROUPED,
     LAYERS,
     NHWC,
+    OPS,
     Case,
     guarded,
     operands,
@@ -25,6 +26,7 @@ from tests.csrc.test_conv_engine import (
     run,
     threads,
 )
+from tests.csrc.test_stem_engine import STEMS, layout, pooled
 
 #: The stem, a long sum, a strided 1 x 1 and 3 x 3, and everything whose sizes are multiples of nothing.
 CASES = (LAYERS[0], LAYERS[5], LAYERS[11], LAYERS[13], *AWKWARD, *GROUPED, *DILATED)
@@ -46,9 +48,19 @@ def check(case: Case, algorithm: Algorithm) -> None:
         assert_within_two_x(results[0], plain(case, *wide), plain(case, x, w, scale, shift, residual), what)
 
 
+def check_stem(case: Case, algorithm: Algorithm) -> None:
+    """Pooled from the same tiles' values, bit for bit."""
+    x, w, scale, shift = operands(case, algorithm.dtype)
+    packed = layout(case, algorithm, w)
+    ours = OPS.stem_packed(x, packed, scale, shift)
+    assert_same_bits(ours, pooled(x, packed, scale, shift), f"{case} {algorithm.name} pooled")
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     for algorithm in (Algorithm.DIRECT_F32, Algorithm.DIRECT_BF16_DOT):
         for case in CASES:
             check(case, algorithm)
+        for case in STEMS:
+            check_stem(case, algorithm)
         print(engine.tile_isa(algorithm.dtype))

@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent.relative_to(ROOT)
 
 #: torch's half of the engine, and the scratch memory that the program has in guarded pages.
-LEFT_OUT = {"blocks_packed.cpp", "conv_packed.cpp", "conv_wgrad.cpp", "engine_op.cpp", "memory.cpp"}
+LEFT_OUT = {
+    *("blocks_packed.cpp", "conv_packed.cpp", "conv_wgrad.cpp", "stem_packed.cpp", "engine_op.cpp"),
+    "memory.cpp",
+}
 #: The extension's flags, at a level that keeps stacks readable.
 FLAGS = (*(flag for flag in CXX_FLAGS if flag not in STABLE_ABI), "-O1", "-g1", "-Icsrc", "-pthread")
 

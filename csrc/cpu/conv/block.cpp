@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "cpu/conv/images.h"
 #include "cpu/conv/memory.h"
-#include "cpu/conv/pieces.h"
 
 namespace fusedres::conv {
 namespace {
@@ -76,9 +76,6 @@ class BlockTask {
   Map in_, out_;
 };
 
-// The largest part of a thread's images that it carries through a block together.
-constexpr int64_t kPartsOfThread = 4;
-
 void run_steps(const std::vector<Step>& steps, Team& team) {
   std::vector<int64_t> chunks;
   for (const Step& step : steps) chunks.push_back(step.chunks);
@@ -88,15 +85,6 @@ void run_steps(const std::vector<Step>& steps, Team& team) {
     step.task->run(step.phase, chunk, thread);
   });
 }
-
-// A thread that works by itself.
-class Alone : public Team {
- public:
-  Alone() : Team(1) {}
-
- protected:
-  void fork(void (*enter)(void*, int64_t), void* context) override { enter(context, 0); }
-};
 
 // Images that one thread carries through the block together: enough that a set of weights that does not fit
 // L2 is read for several images, few enough that the inner activations stay there.
@@ -123,38 +111,21 @@ void run_conv(
 }
 
 void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
-  const auto bytes_of = [&](int64_t images, int64_t threads) {
-    return BlockTask(block, in.from_image(0, images), out.from_image(0, images), threads).memory_bytes();
+  const auto task_of = [&](Range images, int64_t threads) {
+    return BlockTask(
+        block, in.from_image(images.begin, images.size()), out.from_image(images.begin, images.size()),
+        threads);
   };
-  const auto run_images = [&](int64_t first, int64_t count, char* memory, Team& by) {
-    BlockTask task(block, in.from_image(first, count), out.from_image(first, count), by.size);
-    task.place(memory);
-    std::vector<Step> steps;
-    task.list(steps);
-    run_steps(steps, by);
-  };
-  // Whole images to each thread, with no barrier inside the block; what is left over is done together.
-  const int64_t alone = in.images / team.size * team.size;
-  if (alone > 0) {
-    const int64_t group = std::min(ceil_div(alone, kPartsOfThread * team.size), images_at_once(block, in));
-    const int64_t parts = piece_count(team.size);
-    // Fewer images may need more: Winograd's blocks of patches are as even as they can be.
-    int64_t bytes = 0;
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t count = piece(alone, part, team.size).size();
-      for (const int64_t images : {std::min(group, count), count % group})
-        if (images > 0) bytes = std::max(bytes, bytes_of(images, 1));
-    }
-    char* memory = scratch_memory(bytes * team.size);
-    team.run({parts}, [&](int64_t, int64_t part, int64_t thread) {
-      Alone one;
-      const Range images = piece(alone, part, team.size);
-      for (int64_t first = images.begin; first < images.end; first += group)
-        run_images(first, std::min(group, images.end - first), memory + thread * bytes, one);
-    });
-  }
-  if (alone < in.images)
-    run_images(alone, in.images - alone, scratch_memory(bytes_of(in.images - alone, team.size)), team);
+  share_images(
+      in.images, images_at_once(block, in), team,
+      [&](int64_t images, int64_t threads) { return task_of({0, images}, threads).memory_bytes(); },
+      [&](Range images, char* memory, Team& by) {
+        BlockTask task = task_of(images, by.size);
+        task.place(memory);
+        std::vector<Step> steps;
+        task.list(steps);
+        run_steps(steps, by);
+      });
 }
 
 void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team) {

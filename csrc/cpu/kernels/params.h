@@ -56,13 +56,24 @@ struct BnActBwdApply {
   bool past_caches;
 };
 
-// 3 x 3 windows, stride 2, padding 1. The forward works on pooled rows (image, pooled row).
+// Of a map pooled by 3 x 3 windows, stride 2, padding 1.
+inline int64_t pooled(int64_t size) { return (size - 1) / 2 + 1; }
+
+// The forward works on pooled rows (image, pooled row).
 template <typename T>
 struct AffineActMaxpool {
   const T* y;
   const float *s, *t;
   T* out;
   uint8_t* index;
+  int64_t height, width, pooled_height, pooled_width, channels;
+};
+
+// Works on pooled rows (image, p).
+template <typename T>
+struct Maxpool {
+  const T* x;
+  T* out;
   int64_t height, width, pooled_height, pooled_width, channels;
 };
 
@@ -106,6 +117,7 @@ struct ElementKernels {
   void (*bn_act_bwd_apply)(const BnActBwdApply<T>&, int64_t begin, int64_t end);
   void (*affine_act_maxpool)(const AffineActMaxpool<T>&, int64_t begin, int64_t end);
   void (*affine_act_maxpool_bwd)(const AffineActMaxpoolBwd<T>&, int64_t begin_chunk, int64_t end_chunk);
+  void (*maxpool)(const Maxpool<T>&, int64_t begin, int64_t end);
   void (*channel_means)(const ChannelMeans<T>&, int64_t begin, int64_t end);
   void (*linear)(const Linear<T>&, int64_t begin, int64_t end);
 };

@@ -8,15 +8,15 @@
 #include "cpu/kernels/bn_act_bwd_reduce.h"
 #include "cpu/kernels/bn_finalize.h"
 #include "cpu/kernels/bn_stats.h"
+#include "cpu/kernels/maxpool.h"
 
 namespace fusedres::FUSEDRES_ISA {
 
 template <typename T>
 constexpr ElementKernels<T> element_kernels() {
-  return {affine_add_act_kernel<T>,     bn_stats_kernel<T>,
-          bn_act_bwd_reduce_kernel<T>,  bn_act_bwd_apply_kernel<T>,
-          affine_act_maxpool_kernel<T>, affine_act_maxpool_bwd_kernel<T>,
-          channel_means_kernel<T>,      linear_kernel<T>};
+  return {affine_add_act_kernel<T>,   bn_stats_kernel<T>,           bn_act_bwd_reduce_kernel<T>,
+          bn_act_bwd_apply_kernel<T>, affine_act_maxpool_kernel<T>, affine_act_maxpool_bwd_kernel<T>,
+          maxpool_kernel<T>,          channel_means_kernel<T>,      linear_kernel<T>};
 }
 
 extern const KernelTable kTable;

@@ -21,15 +21,14 @@ _BLOCKS: DerivedCache[list[Tensor] | None] = DerivedCache(4)
 
 @dataclass(frozen=True)
 class EngineStem(Prepared):
-    """A stem's convolution, and its affine and ReLU with the pooling."""
+    """A stem: convolution, affine, ReLU and pooling."""
 
     layout: Tensor
     scale: Tensor
     shift: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = OPS.conv_packed.default(x, self.layout, None, None, None, False)
-        out: Tensor = OPS.affine_act_maxpool.default(y, self.scale, self.shift)[0]
+        out: Tensor = OPS.stem_packed.default(x, self.layout, self.scale, self.shift)
         return out
 
     def joined(self, others: Sequence[Prepared]) -> Prepared:

@@ -42,6 +42,7 @@ for _schema in (
     " -> Tensor",
     "wgrad(Tensor x, Tensor dy, Tensor? in_scale, Tensor? in_shift, SymInt[4] w_shape, SymInt[2] stride,"
     " SymInt[2] padding, int algorithm) -> Tensor",
+    "stem_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift) -> Tensor",
     "blocks_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, int[] convs,"
     " int[] downsamples) -> Tensor",
     "avgpool_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
