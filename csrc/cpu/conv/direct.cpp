@@ -1,7 +1,6 @@
 #include "cpu/conv/direct.h"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 
 #include "cpu/conv/memory.h"
@@ -79,8 +78,7 @@ int64_t DirectConv::input_bytes(int64_t pixels) const {
 }
 
 void DirectConv::plan(int64_t for_threads) {
-  static std::atomic<uint64_t> plans{0};
-  serial = plans.fetch_add(1, std::memory_order_relaxed) + 1;
+  serial = new_serial();
   threads = for_threads;
   const PackedHeader& header = packed_header(packed);
   const int64_t panels = header.filter.panels();

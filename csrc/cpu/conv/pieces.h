@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #include "cpu/conv/shape.h"
@@ -41,6 +42,13 @@ inline Range piece(int64_t count, int64_t chunk, int64_t threads) {
 inline int64_t parts_of_each(int64_t in_share, int64_t most) {
   return std::clamp<int64_t>(
       ceil_div(kEighths, std::max<int64_t>(in_share, 1)), 1, std::max<int64_t>(most, 1));
+}
+
+// A number that no other plan has. What a thread holds ready for its next piece (packed tiles, transformed
+// patches) bears the number of the plan it belongs to.
+inline uint64_t new_serial() {
+  static std::atomic<uint64_t> serials{0};
+  return serials.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
 // Visit cells, numbered row by row, of a grid of `cols` columns as rectangles: visit(rows, cols).

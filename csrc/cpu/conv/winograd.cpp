@@ -1,7 +1,6 @@
 #include "cpu/conv/winograd.h"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 
 #include "cpu/conv/pieces.h"
@@ -86,8 +85,7 @@ int64_t WinogradConv::patch_count() const {
 }
 
 void WinogradConv::plan(int64_t for_threads) {
-  static std::atomic<uint64_t> plans{0};
-  serial = plans.fetch_add(1, std::memory_order_relaxed) + 1;
+  serial = new_serial();
   threads = for_threads;
   const PackedHeader& header = packed_header(packed);
   const Layout one(*this, 1);
