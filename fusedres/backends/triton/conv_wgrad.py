@@ -12,7 +12,7 @@ from fusedres.backends.triton._library import dense, implements, launch
 from fusedres.backends.triton._runs import run_of
 from fusedres.backends.triton._tiles import WGRAD_TILES, Problem, fitted, keep_best, plan, programs
 from fusedres.backends.triton._wgrad_kernel import wgrad_kernel, wgrad_reduce_kernel
-from fusedres.ops._shapes import Geometry, empty_nhwc
+from fusedres.ops._shapes import Geometry, empty_nhwc, pair
 
 #: Programs a processor should get; more splits hide latency, and each writes and reads a part.
 PROGRAMS_A_PROCESSOR = 2
@@ -55,7 +55,7 @@ def conv_wgrad(
 ) -> Tensor:
     k, cg, taps_h, taps_w = w_shape
     kg, columns = k // groups, cg * taps_h * taps_w
-    run = run_of(x, taps_w, Geometry(tuple(stride), tuple(padding), tuple(dilation), groups))
+    run = run_of(x, taps_w, Geometry(pair(stride), pair(padding), pair(dilation), groups))
     room = power_of_two(run.size) if run else 0
     walked = taps_h * room if run else columns
     n, _, out_h, out_w = dz.shape
