@@ -161,20 +161,19 @@ def ideal_products(case: Case) -> int:
     columns = padded(layer.channels if gradient else layer.filters, n)
     return sum(
         padded(pixels, m) * columns * taps * padded(depth, step) // MMA_MACS
-        for pixels, taps, depth in products(layer, case.batch, gradient, case.triton is not None)
+        for pixels, taps, depth in products(layer, case.batch, gradient)
     )
 
 
-def products(layer: Layer, batch: int, gradient: bool, by_triton: bool) -> list[tuple[int, int, int]]:
+def products(layer: Layer, batch: int, gradient: bool) -> list[tuple[int, int, int]]:
     """(pixels, taps, reduction): a strided gradient has stride² classes.
 
-    The stem's channels are reduced with a row of taps at a time, by Triton's kernel with all taps.
+    The stem's channels are reduced with a row of taps at a time.
     """
     pixels = batch * layer.out_size**2
     if not gradient:
         if layer.channels * layer.kernel < DEPTH:
-            rows = 1 if by_triton else layer.kernel
-            return [(pixels, rows, layer.channels * layer.kernel**2 // rows)]
+            return [(pixels, layer.kernel, layer.channels * layer.kernel)]
         return [(pixels, layer.kernel**2, layer.channels)]
     if layer.stride == 1:
         return [(pixels, layer.kernel**2, layer.filters)]

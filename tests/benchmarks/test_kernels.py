@@ -114,15 +114,11 @@ $L__BB0_1:                              // =>This Inner Loop Header: Depth=1
     assert instructions_a_product(with_targets(ptx_code(listing)["conv_kernel"]), "mma.sync") == 4 / 2
 
 
-def test_the_ideal_of_a_reduction_that_triton_walks() -> None:
-    """The stem's 3 channels and 49 taps are one index; CUDA's walks 7 rows of 21. A 3×3 gradient of stride 2
-    has 1, 2, 2 and 4 taps by parity."""
+def test_the_ideal_of_a_reduction() -> None:
+    """The stem's are 7 rows of 21 values. A 3×3 gradient of stride 2 has 1, 2, 2 and 4 taps by parity."""
     stem, strided = (next(x for x in layers.LAYERS if x.name == n) for n in ("conv1", "layer2.0.conv2"))
-    assert layers.products(stem, 2, False, by_triton=True) == [(2 * 112 * 112, 1, 147)]
-    assert layers.products(stem, 2, False, by_triton=False) == [(2 * 112 * 112, 7, 21)]
-    assert sorted(layers.products(strided, 2, True, by_triton=True)) == [
-        (2 * 28 * 28, taps, 128) for taps in (1, 2, 2, 4)
-    ]
+    assert layers.products(stem, 2, False) == [(2 * 112 * 112, 7, 21)]
+    assert sorted(layers.products(strided, 2, True)) == [(2 * 28 * 28, taps, 128) for taps in (1, 2, 2, 4)]
 
 
 def test_a_table_replaces_what_stands_between_its_marks() -> None:

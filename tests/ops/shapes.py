@@ -83,6 +83,9 @@ CONV_SHAPES = (
     ConvShape(
         "stem", "ResNet's 7×7 stride 2 on 3 channels", n=2, c=3, h=19, w=17, k=8, r=7, stride=2, padding=3
     ),
+    ConvShape(
+        "words", "a stem whose rows start at whole words", n=2, c=3, h=9, w=10, k=8, r=7, stride=2, padding=3
+    ),
     ConvShape("many_tiles", "more pixels than one tile holds", n=3, c=8, h=31, w=29, k=24, r=1),
 )
 

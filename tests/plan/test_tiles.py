@@ -24,7 +24,9 @@ pytest.importorskip("triton")
 
 from fusedres.backends.triton import _tiles  # noqa: E402
 from fusedres.backends.triton._device import DEFAULT_FACTS  # noqa: E402
+from fusedres.backends.triton._runs import Run, run_of  # noqa: E402
 from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan_key  # noqa: E402
+from fusedres.ops._shapes import Geometry  # noqa: E402
 
 PROBLEM = Problem(
     "conv_kernel", 4096, 128, 64, 1, torch.float16, "ieee", (1, 1), False, DEFAULT_FACTS,
@@ -110,6 +112,23 @@ def test_a_tile_that_nothing_keeps_from_spilling_is_left_out() -> None:
     here = PROBLEM._replace(dtype=torch.float32, precision="tf32", columns=64, loads=(2, 1), formed=True)
     assert (128, 64) not in [t[:2] for t in _tiles.fitted(here, CONV_TILES)]
     assert (128, 64) in [t[:2] for t in _tiles.fitted(here._replace(facts=HOPPER), CONV_TILES)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "taps", "geometry", "run"),
+    [
+        ((2, 3, 224, 224), 7, Geometry((2, 2), (3, 3)), Run(word=2, lead=1, size=22)),  # ResNet's stem
+        ((2, 3, 224, 223), 7, Geometry((2, 2), (3, 3)), Run(word=1, lead=0, size=21)),  # rows of odd length
+        ((2, 4, 224, 224), 7, Geometry((2, 2), (3, 3)), Run(word=8, lead=4, size=32)),
+        ((2, 3, 32, 32), 3, Geometry((1, 1), (1, 1)), Run(word=1, lead=0, size=9)),
+        ((2, 16, 32, 32), 3, Geometry((1, 1), (1, 1)), None),  # channels enough
+        ((2, 3, 32, 32), 3, Geometry((1, 1), (1, 1), (1, 2)), None),  # pixels between the taps
+        ((2, 8, 32, 32), 3, Geometry((1, 1), (1, 1), (1, 1), 2), None),  # channels between them
+        ((2, 3, 32, 32), 1, Geometry(), None),
+    ],
+)
+def test_runs_of_taps(shape: tuple[int, ...], taps: int, geometry: Geometry, run: Run | None) -> None:
+    assert run_of(torch.empty(shape, dtype=torch.bfloat16, device="meta"), taps, geometry) == run
 
 
 def test_autotune_0_is_the_rule_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,9 @@ import ptxemu
 from triton.backends.compiler import GPUTarget
 
 from fusedres import ops
+from fusedres.backends.triton._runs import run_of
 from fusedres.ops._dispatch import BACKENDS, Backend
+from fusedres.ops._shapes import Geometry
 from tests._parity import assert_same_bits, assert_within_two_x
 from tests._tf32 import rounded
 from tests.ops import (
@@ -71,7 +73,7 @@ CAPABILITY = 80
 #: Each case costs a compilation by Triton and one by g++, 5 to 20 s until they are cached.
 QUICK_OPS = ("conv_affine_act", "affine_add_act", "bn_finalize")
 QUICK_SHAPES = ("odd",)
-MORE_SHAPES = ("stride2", "grouped", "dilated", "stem", "one_pixel", "many_tiles", "prime")
+MORE_SHAPES = ("stride2", "grouped", "dilated", "stem", "words", "one_pixel", "many_tiles", "prime")
 
 
 def emulate(launch: Launch) -> None:
@@ -212,6 +214,19 @@ def test_tf32_factors_are_rounded(op: str, monkeypatch: pytest.MonkeyPatch) -> N
     )
     x[0, 0, 0, 0] = dz[0, 0, 0, 0] = NAN
     assert run(x, dz, w).isnan().any(), "a NaN is a factor too"
+
+
+def test_a_word_begins_before_its_run() -> None:
+    """The value there, which no tap sees, reaches no result: an infinity times a weight of 0 is no number."""
+    torch.manual_seed(0)
+    x, w = (torch.randn(shape).bfloat16() for shape in ((1, 3, 5, 8), (8, 3, 3, 3)))
+    g = {"stride": 2, "padding": (1, 1)}
+    assert (run := run_of(x, 3, Geometry((2, 2), (1, 1)))) and run.lead == 1
+    finite = ops.conv_affine_act(x, w, relu=False, **g, backend="triton")
+    x[0, 2, 2, 2] = float("inf")  # the channel before the taps of column 2
+    out = ops.conv_affine_act(x, w, relu=False, **g, backend="triton")
+    assert not out[:, :, 1, 1].isfinite().all()
+    assert_same_bits(out[:, :, :, 2:], finite[:, :, :, 2:], "a run after an infinity")
 
 
 def test_constant_channel_has_no_variance() -> None:

@@ -14,12 +14,10 @@ from fusedres.backends.triton._boxes import Box, map_descriptor, shape_blocks, s
 from fusedres.backends.triton._conv_kernel import conv_kernel
 from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64, power_of_two
 from fusedres.backends.triton._library import dense, launch
+from fusedres.backends.triton._runs import FEW_CHANNELS, run_of
 from fusedres.backends.triton._sums import sum_partials
 from fusedres.backends.triton._tiles import CONV_TILES, DEPTH_BYTES, Problem, keep_best, plan
 from fusedres.ops._shapes import Geometry
-
-#: Groups with fewer channels than this reduce over taps × channels as one index.
-FEW_CHANNELS = 16
 
 #: What an autotuned choice depends on.
 TUNING_KEY = (
@@ -122,17 +120,21 @@ def run_conv(
     else:
         out_pixels = n * out_h * out_w
     precision = dot_precision(src.dtype)
-    flat = red < FEW_CHANNELS and r * s > 1
+    run = None if dgrad else run_of(src, s, g)
+    flat = run is None and red < FEW_CHANNELS and r * s > 1
     pointwise = r * s == 1 and g.padding == (0, 0)
     area = (1, 1, out_pixels) if pointwise else (n, out_h, out_w)
     sources = 2 if prologue.other is not None else 1
     formed = prologue.scale is not None
+    depth = red * r * s if flat else run.size if run else red
     operands = (src, prologue.other, w)
-    boxes = {} if flat else _boxes(operands, area, red, precision, g, pointwise=pointwise, formed=formed)
+    boxes = (
+        {} if flat or run else _boxes(operands, area, red, precision, g, pointwise=pointwise, formed=formed)
+    )
     chosen = plan(
         conv_kernel,
         Problem(
-            "conv_kernel", out_pixels, cols, red * r * s if flat else red, g.groups * classes,
+            "conv_kernel", out_pixels, cols, depth, g.groups * classes,
             src.dtype, precision, (sources, 1), formed, device_facts(src.device),
             (r, s, *g.stride, *g.dilation, int(dgrad), int(prologue.relu)),
         ),
@@ -186,7 +188,8 @@ def run_conv(
             DIL_H=g.dilation[0], DIL_W=g.dilation[1],
             STEP_H=g.stride[0] // math.gcd(g.stride[0], g.dilation[0]) if dgrad else 1,
             STEP_W=g.stride[1] // math.gcd(g.stride[1], g.dilation[1]) if dgrad else 1,
-            DGRAD=dgrad, FLAT=flat, SRC_RELU=prologue.relu, RELU=epilogue.relu,
+            DGRAD=dgrad, FLAT=flat, WORD=run.word if run else 0, LEAD=run.lead if run else 0,
+            SRC_RELU=prologue.relu, RELU=epilogue.relu,
             WIDE=needs_int64(src, out), PRECISION=precision, STAT_ROWS=chosen.least_rows, **chosen.meta,
         )  # fmt: skip
         keep_best(chosen)

@@ -45,7 +45,8 @@ def conv_kernel(
     RED: tl.constexpr, COLS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr, PAD_W: tl.constexpr,
     DIL_H: tl.constexpr, DIL_W: tl.constexpr, STEP_H: tl.constexpr, STEP_W: tl.constexpr,
-    DGRAD: tl.constexpr, FLAT: tl.constexpr, SRC_RELU: tl.constexpr, RELU: tl.constexpr,
+    DGRAD: tl.constexpr, FLAT: tl.constexpr, WORD: tl.constexpr, LEAD: tl.constexpr,
+    SRC_RELU: tl.constexpr, RELU: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, STAT_ROWS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     PN: tl.constexpr = 0, PH: tl.constexpr = 0, PW: tl.constexpr = 0,
@@ -57,10 +58,12 @@ def conv_kernel(
     mask and sums of the BatchNorm before (``prev``…, ``sums``).
 
     Memory: src (batch, src_h, src_w, src_c), out (batch, out_h, out_w, out_c), w (K, R, S, C / groups).
-    RED and COLS are channels of one group. FLAT reduces over taps × channels as one index: few channels
-    (the stem's 3, a narrow group) would leave most of a block of BK empty. PN > 0: a tile is a box of
-    PN images × PH rows × PW columns, and src, other and w are tensor descriptors.
+    RED and COLS are channels of one group. Few of them would leave most of a block of BK empty: WORD > 0
+    reduces over a row of taps at a time (a run of S·RED values, see ``_runs.py``; forward alone), FLAT over
+    taps × channels as one index. PN > 0: a tile is a box of PN images × PH rows × PW columns, and src, other
+    and w are tensor descriptors.
     """
+    RUNS: tl.constexpr = WORD > 0
     POINTWISE: tl.constexpr = R * S == 1 and PAD_H == 0 and PAD_W == 0
     BOXES: tl.constexpr = PN > 0
     column_tiles: tl.constexpr = (COLS + BN - 1) // BN
@@ -155,7 +158,14 @@ def conv_kernel(
     if not BOXES:
         w_base = w + group * (R * S * RED * COLS) + n[None, :] * W_COL
     n_inside = n < COLS
-    BLOCKS: tl.constexpr = (RED + BK - 1) // BK
+    RUN: tl.constexpr = LEAD + S * RED if RUNS else RED
+    BLOCKS: tl.constexpr = (RUN + BK - 1) // BK
+    width = src_w
+    if RUNS:  # one tap, whose columns are values; places are counted from its first word
+        taps_w = 1
+        width = tl.multiple_of(src_w * RED, WORD)
+        column0 = tl.multiple_of(column0 * RED - LEAD, WORD)
+        origin = tl.multiple_of(origin * RED - LEAD, WORD)
     lane = tl.arange(0, BK)
     depth = taps_h * taps_w * RED
     if FLAT:
@@ -172,7 +182,7 @@ def conv_kernel(
         else:
             tap = step // BLOCKS
             red = step % BLOCKS * BK + lane
-            inside = red < RED
+            inside = red < RUN
         i = tap // taps_w
         j = tap % taps_w
         ok = live[:, None]
@@ -180,16 +190,27 @@ def conv_kernel(
             if FLAT:
                 h = row0[:, None] + (i * WALK_H)[None, :]
                 v = column0[:, None] + (j * WALK_W)[None, :]
+            elif RUNS:
+                h = (row0 + i * WALK_H)[:, None]
+                v = column0[:, None] + red[None, :]
             else:
                 h = (row0 + i * WALK_H)[:, None]
                 v = (column0 + j * WALK_W)[:, None]
-            ok = ok & (h >= 0) & (h < src_h) & (v >= 0) & (v < src_w)
-        if FLAT or RED % BK != 0:
+            ok = ok & (h >= 0) & (h < src_h) & (v >= 0) & (v < width)
+        if FLAT or RUN % BK != 0:
             ok = ok & inside[None, :]
         if BOXES:
             block = step % BLOCKS * BK
             at = [box_n, box_h + i * WALK_H, box_w + j * WALK_W, group * RED + block]
             a = src.load(at).reshape(BM, BK)
+        elif RUNS:
+            at = (origin + i * WALK_H * width)[:, None] + red[None, :]
+            a = tl.load(src + at, mask=ok, other=0.0)
+            red -= LEAD
+            inside = inside & (red >= 0)
+            if LEAD > 0:  # what the first word has before the run, which may be no number
+                ok = ok & (red >= 0)[None, :]
+                a = tl.where((red >= 0)[None, :], a, 0.0)
         else:
             at = (
                 origin[:, None] * src_c
@@ -197,13 +218,14 @@ def conv_kernel(
             )
             a = tl.load(src + at, mask=ok, other=0.0)
         if src_scale is not None:
-            value = affine(a.to(tl.float32), src_scale, src_shift, group * RED + red, inside)
+            c = red % RED if RUNS else group * RED + red
+            value = affine(a.to(tl.float32), src_scale, src_shift, c, inside)
             if other is not None:
                 if BOXES:
                     extra = other.load(at).reshape(BM, BK)
                 else:
                     extra = tl.load(other + at, mask=ok, other=0.0)
-                value = tl.fma(extra.to(tl.float32), channel(other_scale, group * RED + red, inside), value)
+                value = tl.fma(extra.to(tl.float32), channel(other_scale, c, inside), value)
             if SRC_RELU:
                 value = relu(value)
             a = tl.where(ok, value, 0.0).to(a.dtype)
@@ -215,7 +237,7 @@ def conv_kernel(
                 b = w.load([group * COLS + column_tile * BN, w_tap, block]).reshape(BN, BK).T
         else:
             w_at = (red * W_RED + w_tap * W_TAP)[:, None]
-            if FLAT or RED % BK != 0:
+            if FLAT or RUN % BK != 0 or LEAD > 0:
                 b = tl.load(w_base + w_at, mask=inside[:, None] & n_inside[None, :], other=0.0)
             elif COLS % BN != 0:
                 b = tl.load(w_base + w_at, mask=n_inside[None, :], other=0.0)

@@ -32,6 +32,20 @@ def affine(x, scale, shift, at, inside):
 
 
 @triton.jit
+def affine_inside(x, scale, shift, at, inside, ok):
+    """:func:`affine` of what was loaded where ``ok``, and as 0 elsewhere: there it is 0 again.
+
+    Masked is the shift, in fp32: a mask on the result falls on packed halves, which are taken apart for it.
+    """
+    if shift is not None:
+        masked = tl.where(ok, channel(shift, at, inside), 0.0)
+        x = tl.fma(x, channel(scale, at, inside), masked)
+    else:
+        x = x * channel(scale, at, inside)
+    return x
+
+
+@triton.jit
 def is_active(y, scale, shift, at, inside):
     """Whether ``relu(y * scale + shift)``, rounded to ``y``'s dtype, is positive. Absent: ``y`` itself."""
     value = affine(y.to(tl.float32), scale, shift, at, inside)

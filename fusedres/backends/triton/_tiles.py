@@ -166,7 +166,9 @@ def plan_key(problem: Problem) -> tuple[object, ...]:
 
 def _planned(key: tuple[object, ...], configs: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
     """The plan's tile for a problem, if it is still one of those that fit."""
-    tile = None if os.environ.get("FUSEDRES_AUTOTUNE") == "0" else TILES.get(key)
+    if os.environ.get("FUSEDRES_AUTOTUNE") == "0" or any(isinstance(part, torch.SymInt) for part in key):
+        return None  # a symbolic size is none that a plan knows
+    tile = TILES.get(key)
     return tile if tile in configs else None
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64
+from fusedres.backends.triton._device import cdiv, device_facts, dot_precision, needs_int64, power_of_two
 from fusedres.backends.triton._library import dense, implements, launch
+from fusedres.backends.triton._runs import run_of
 from fusedres.backends.triton._tiles import WGRAD_TILES, Problem, fitted, keep_best, plan, programs
 from fusedres.backends.triton._wgrad_kernel import wgrad_kernel, wgrad_reduce_kernel
-from fusedres.ops._shapes import empty_nhwc
+from fusedres.ops._shapes import Geometry, empty_nhwc, pair
 
 #: Programs a processor should get; more splits hide latency, and each writes and reads a part.
 PROGRAMS_A_PROCESSOR = 2
@@ -54,14 +55,18 @@ def conv_wgrad(
 ) -> Tensor:
     k, cg, taps_h, taps_w = w_shape
     kg, columns = k // groups, cg * taps_h * taps_w
+    run = run_of(x, taps_w, Geometry(pair(stride), pair(padding), pair(dilation), groups))
+    room = power_of_two(run.size) if run else 0
+    walked = taps_h * room if run else columns
     n, _, out_h, out_w = dz.shape
     pixels = n * out_h * out_w
     if not pixels:
         return _new_gradient(x, w_shape, channels_last).zero_()
     precision = dot_precision(x.dtype)
-    formed = in_s is not None or p is not None
+    # A run's many short words take as many registers as an operand that is formed.
+    formed = in_s is not None or p is not None or run is not None
     problem = Problem(
-        "wgrad_kernel", kg, columns, pixels, groups,
+        "wgrad_kernel", kg, walked, pixels, groups,
         x.dtype, precision, (2 if y is not None else 1, 1), formed,
         device_facts(x.device), (taps_h, taps_w, *stride, *dilation),
     )  # fmt: skip
@@ -74,7 +79,7 @@ def conv_wgrad(
     parts = x.new_empty(splits, k, columns, dtype=torch.float32) if splits > 1 else dw
 
     def grid(meta: dict[str, int]) -> tuple[int, int, int]:
-        return cdiv(kg, meta["BM"]) * cdiv(columns, meta["BN"]), groups, splits
+        return cdiv(kg, meta["BM"]) * cdiv(walked, meta["BN"]), groups, splits
 
     launch(
         chosen.kernel, grid,
@@ -82,6 +87,7 @@ def conv_wgrad(
         n, *x.shape[2:], x.shape[1], out_h, out_w, k, span,
         CG=cg, KG=kg, R=taps_h, S=taps_w, STRIDE_H=stride[0], STRIDE_W=stride[1],
         PAD_H=padding[0], PAD_W=padding[1], DIL_H=dilation[0], DIL_W=dilation[1],
+        WORD=run.word if run else 0, LEAD=run.lead if run else 0, RUN=room,
         SPLIT=splits > 1, TAPS_LAST=not channels_last, WIDE=needs_int64(x, dz), PRECISION=precision,
         **chosen.meta,
     )  # fmt: skip
