@@ -2,7 +2,7 @@
 
 Held to: no spills, shared memory within the device's limit, the matrix instructions of the architecture.
 What is compiled is what the host code launches for ResNet-50's layers (on meta tensors), so the tiles are
-those of the heuristic; ``slow`` goes through the whole list of tiles on every architecture.
+those of the heuristic; ``slow`` goes through the whole list of tiles on every architecture, in all numerics.
 """
 
 from __future__ import annotations
@@ -249,24 +249,42 @@ def test_layers(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("capability", DEVICES)
 @pytest.mark.parametrize("tile", CONV_TILES, ids=str)
 def test_every_convolution_tile(
-    tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tile: Tile,
+    capability: int,
+    numerics: str,
+    launches: list[Launch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_conv, "CONV_TILES", (tile,))
-    call_convolutions(EVERY, torch.bfloat16)
+    """What autotuning may try of it in any layer; the smallest stands in where it is left out."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    monkeypatch.setattr(_conv, "CONV_TILES", (tile, CONV_TILES[-1]))
+    for layer in (EVERY, *LAYERS):
+        call_convolutions(layer, NUMERICS[numerics])
     verify_all([lau for lau in launches if lau.name == "conv_kernel"], capability, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("capability", DEVICES)
 @pytest.mark.parametrize("tile", WGRAD_TILES, ids=str)
 def test_every_weight_gradient_tile(
-    tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tile: Tile,
+    capability: int,
+    numerics: str,
+    launches: list[Launch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile,))
-    call_convolutions(EVERY, torch.bfloat16)
+    """What autotuning may try of it in any layer; the smallest stands in where it is left out."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile, WGRAD_TILES[-1]))
+    for layer in (EVERY, *LAYERS):
+        call_convolutions(layer, NUMERICS[numerics])
     verify_all([lau for lau in launches if lau.name == "wgrad_kernel"], capability, tmp_path)
 
 

@@ -132,7 +132,8 @@ def run_conv(
     chosen = plan(
         conv_kernel,
         Problem(
-            "conv_kernel", out_pixels, cols, red * r * s if flat else red, g.groups * classes,
+            "conv_kernel, flat" if flat else "conv_kernel",
+            out_pixels, cols, red * r * s if flat else red, g.groups * classes,
             src.dtype, precision, (sources, 1), formed, device_facts(src.device),
             (r, s, *g.stride, *g.dilation, int(dgrad), int(prologue.relu)),
         ),
