@@ -27,13 +27,15 @@ class Configuration(NamedTuple):
     num_stages: int
 
 
-#: Those that spill, by 8 to 64 bytes a thread, and the (warps, stages) that do not; None where a smaller tile
+#: Those that spill, by 8 to 128 bytes a thread, and the (warps, stages) that do not; None where a smaller tile
 #: must serve. As compiled for the layers of tests/compile.
 INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("conv_kernel", 8, "bfloat16", 1, 128, 64, 8, 3): (8, 2),
     Configuration("conv_kernel", 8, "bfloat16", 1, 32, 32, 2, 4): (2, 3),
     Configuration("conv_kernel, flat", 8, "bfloat16", 1, 128, 64, 8, 3): (8, 2),
     Configuration("conv_kernel", 10, "bfloat16", 1, 64, 64, 4, 4): (4, 3),
+    Configuration("conv_kernel, flat", 10, "bfloat16", 0, 128, 32, 4, 4): (8, 4),
+    Configuration("conv_kernel, flat", 10, "bfloat16", 1, 128, 32, 4, 4): (8, 4),
     Configuration("wgrad_kernel", 10, "bfloat16", 2, 128, 128, 8, 3): (8, 2),
     Configuration("wgrad_kernel", 10, "bfloat16", 2, 64, 64, 4, 3): (4, 2),
     Configuration("conv_kernel", 8, "float16", 1, 128, 64, 8, 3): (8, 2),
@@ -47,6 +49,7 @@ INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("conv_kernel", 10, "float16", 1, 128, 32, 4, 4): (8, 4),
     Configuration("conv_kernel", 10, "float16", 1, 64, 32, 4, 4): (4, 3),
     Configuration("conv_kernel", 10, "float16", 2, 128, 16, 4, 4): (4, 3),
+    Configuration("conv_kernel, flat", 10, "float16", 0, 128, 32, 4, 4): (8, 4),
     Configuration("conv_kernel, flat", 10, "float16", 1, 128, 32, 4, 4): (8, 4),
     Configuration("wgrad_kernel", 10, "float16", 2, 64, 64, 4, 3): (4, 2),
     Configuration("wgrad_kernel", 10, "float16", 2, 16, 16, 2, 3): (1, 3),
