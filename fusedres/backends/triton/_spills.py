@@ -54,6 +54,7 @@ INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("wgrad_kernel", 10, "float16", 2, 64, 64, 4, 3): (4, 2),
     Configuration("wgrad_kernel", 10, "float16", 2, 16, 16, 2, 3): (1, 3),
     Configuration("conv_kernel", 8, "tf32", 2, 128, 64, 8, 3): None,
+    Configuration("conv_kernel", 10, "tf32", 2, 128, 128, 8, 3): None,
     Configuration("wgrad_kernel", 10, "tf32", 2, 64, 64, 4, 3): (4, 2),
     Configuration("conv_kernel", 12, "tf32", 2, 128, 128, 8, 1): None,
     Configuration("conv_kernel", 8, "float32", 1, 64, 64, 8, 4): (8, 3),
