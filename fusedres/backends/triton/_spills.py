@@ -58,6 +58,8 @@ INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("wgrad_kernel", 10, "tf32", 2, 64, 64, 4, 3): (4, 2),
     Configuration("conv_kernel", 12, "tf32", 2, 128, 128, 8, 1): None,
     Configuration("conv_kernel", 8, "float32", 1, 64, 64, 8, 4): (8, 3),
+    Configuration("conv_kernel", 8, "float32", 0, 128, 32, 4, 4): (8, 2),
+    Configuration("conv_kernel", 8, "float32", 0, 64, 32, 4, 4): (8, 4),
     Configuration("conv_kernel, flat", 8, "float32", 1, 128, 16, 4, 4): (8, 4),
     Configuration("conv_kernel", 10, "float32", 0, 128, 16, 4, 4): (4, 3),
     Configuration("conv_kernel, flat", 10, "float32", 0, 128, 16, 4, 4): (4, 3),
