@@ -63,6 +63,7 @@ INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("conv_kernel, flat", 8, "float32", 1, 128, 16, 4, 4): (8, 4),
     Configuration("conv_kernel", 10, "float32", 0, 128, 16, 4, 4): (4, 3),
     Configuration("conv_kernel, flat", 10, "float32", 0, 128, 16, 4, 4): (4, 3),
+    Configuration("conv_kernel", 12, "float32", 2, 64, 64, 8, 3): (4, 3),
     Configuration("conv_kernel, flat", 12, "float32", 0, 128, 16, 4, 4): (4, 3),
     Configuration("wgrad_kernel", 12, "float32", 2, 64, 64, 8, 3): (4, 3),
 }
