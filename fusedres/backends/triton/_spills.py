@@ -27,8 +27,8 @@ class Configuration(NamedTuple):
     num_stages: int
 
 
-#: Those that spill, by 8 to 128 bytes a thread, and the (warps, stages) that do not; None where a smaller tile
-#: must serve. As compiled for the layers of tests/compile.
+#: Those that spill, by 8 to 128 bytes a thread, and the (warps, stages) that do not; None where a smaller
+#: tile must serve. As compiled for the layers of tests/compile.
 INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("conv_kernel", 8, "bfloat16", 1, 128, 64, 8, 3): (8, 2),
     Configuration("conv_kernel", 8, "bfloat16", 1, 32, 32, 2, 4): (2, 3),
