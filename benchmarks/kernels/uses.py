@@ -79,11 +79,16 @@ def dgrad_formed(layer: Layer, x: Tensor, y: Tensor, backend: str) -> Run:
     )
 
 
+def wgrad_arguments(layer: Layer) -> dict[str, Any]:
+    """Shape and layout of the gradient: the weight's, channels_last where that differs from contiguous."""
+    return {"w_shape": layer.w_shape, "channels_last": layer.kernel > 1, **layer.geometry}
+
+
 def wgrad(layer: Layer, x: Tensor, y: Tensor, backend: str) -> Run:
     """As ``stats`` calls it: dy as it is, the input activated on load where it is an inner one."""
     inner = layer.name.endswith((".conv2", ".conv3"))
     affine = vectors(2, layer.channels) if inner else (None, None)
-    return lambda: ops.conv_wgrad(x, y, *affine, w_shape=layer.w_shape, **layer.geometry, backend=backend)
+    return lambda: ops.conv_wgrad(x, y, *affine, **wgrad_arguments(layer), backend=backend)
 
 
 def wgrad_formed(layer: Layer, x: Tensor, y: Tensor, backend: str) -> Run:
@@ -91,9 +96,7 @@ def wgrad_formed(layer: Layer, x: Tensor, y: Tensor, backend: str) -> Run:
     inner = layer.name.endswith((".conv2", ".conv3"))
     affine = vectors(2, layer.channels) if inner else (None, None)
     raw, (p, q, r) = torch.randn_like(y), vectors(3, layer.filters)
-    return lambda: ops.conv_wgrad(
-        x, y, *affine, raw, p, q, r, w_shape=layer.w_shape, **layer.geometry, backend=backend
-    )
+    return lambda: ops.conv_wgrad(x, y, *affine, raw, p, q, r, **wgrad_arguments(layer), backend=backend)
 
 
 USES = {

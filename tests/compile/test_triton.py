@@ -2,7 +2,7 @@
 
 Held to: no spills, shared memory within the device's limit, the matrix instructions of the architecture.
 What is compiled is what the host code launches for ResNet-50's layers (on meta tensors), so the tiles are
-those of the heuristic; ``slow`` goes through the whole list of tiles on every architecture.
+those of the heuristic; ``slow`` goes through the whole list of tiles on every architecture, in all numerics.
 """
 
 from __future__ import annotations
@@ -39,7 +39,16 @@ from fusedres.backends.triton import (
     conv_wgrad,
 )
 from fusedres.backends.triton._tiles import CONV_TILES, WGRAD_TILES, Tile
-from tests.triton._ahead import DEVICES, HIP, HIP_FACTS, Launch, compiled, intercept, resources
+from tests.triton._ahead import (
+    DEVICES,
+    HIP,
+    HIP_FACTS,
+    Launch,
+    compiled,
+    intercept,
+    registers_and_stack,
+    resources,
+)
 
 BATCH = 64
 
@@ -142,8 +151,8 @@ def distinct(launches: Iterable[Launch]) -> list[Launch]:
 def verify(launch: Launch, capability: int, folder: Path) -> None:
     kernel = compiled(launch, GPUTarget("cuda", capability, 32))
     what = f"{launch.name} {launch.constants} {launch.options} on {capability}"
-    used = resources(kernel, folder)
-    assert not used.stack, f"{what}: {used.stack} bytes of stack: it spills, {used.spills} in its main loop"
+    _, stack = registers_and_stack(kernel, folder)
+    assert not stack, f"{what}: {stack} bytes of stack, {resources(kernel, folder).spills} in its main loop"
     limit = DEVICES[capability].shared_memory
     assert kernel.metadata.shared <= limit, (
         f"{what}: {kernel.metadata.shared} bytes of shared memory of {limit}"
@@ -249,24 +258,42 @@ def test_layers(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("capability", DEVICES)
 @pytest.mark.parametrize("tile", CONV_TILES, ids=str)
 def test_every_convolution_tile(
-    tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tile: Tile,
+    capability: int,
+    numerics: str,
+    launches: list[Launch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_conv, "CONV_TILES", (tile,))
-    call_convolutions(EVERY, torch.bfloat16)
+    """What autotuning may try of it in any layer; the smallest stands in where it is left out."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    monkeypatch.setattr(_conv, "CONV_TILES", (tile, CONV_TILES[-1]))
+    for layer in (EVERY, *LAYERS):
+        call_convolutions(layer, NUMERICS[numerics])
     verify_all([lau for lau in launches if lau.name == "conv_kernel"], capability, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("capability", DEVICES)
 @pytest.mark.parametrize("tile", WGRAD_TILES, ids=str)
 def test_every_weight_gradient_tile(
-    tile: Tile, capability: int, launches: list[Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tile: Tile,
+    capability: int,
+    numerics: str,
+    launches: list[Launch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile,))
-    call_convolutions(EVERY, torch.bfloat16)
+    """What autotuning may try of it in any layer; the smallest stands in where it is left out."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
+    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile, WGRAD_TILES[-1]))
+    for layer in (EVERY, *LAYERS):
+        call_convolutions(layer, NUMERICS[numerics])
     verify_all([lau for lau in launches if lau.name == "wgrad_kernel"], capability, tmp_path)
 
 

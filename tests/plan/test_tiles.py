@@ -25,7 +25,14 @@ pytest.importorskip("triton")
 from fusedres.backends.triton import _tiles  # noqa: E402
 from fusedres.backends.triton._device import DEFAULT_FACTS  # noqa: E402
 from fusedres.backends.triton._runs import Run, run_of  # noqa: E402
-from fusedres.backends.triton._tiles import CONV_TILES, Problem, keep_best, plan_key  # noqa: E402
+from fusedres.backends.triton._spills import INSTEAD, Configuration  # noqa: E402
+from fusedres.backends.triton._tiles import (  # noqa: E402
+    CONV_TILES,
+    WGRAD_TILES,
+    Problem,
+    keep_best,
+    plan_key,
+)
 from fusedres.ops._shapes import Geometry  # noqa: E402
 
 PROBLEM = Problem(
@@ -106,6 +113,27 @@ def test_a_configuration_that_spills_at_any_depth_of_pipeline_runs_with_fewer_wa
     )
     assert half[:2] == brain[:2] == (128, 128)
     assert (half.num_warps, half.num_stages) == (4, 3) and (brain.num_warps, brain.num_stages) == (8, 3)
+
+
+def test_few_channels_reduced_with_their_taps_are_a_kernel_of_their_own() -> None:
+    """In fp16 on 10.0 this tile spills with eight warps over channels, with four over taps × channels."""
+    facts = DEFAULT_FACTS._replace(capability=10, shared_memory=227 * 1024)
+    here = PROBLEM._replace(columns=64, depth=256, formed=True, facts=facts)
+    channels, flat = (
+        next(t for t in _tiles.fitted(here._replace(kernel=name), CONV_TILES) if t[:2] == (128, 64))
+        for name in ("conv_kernel", "conv_kernel, flat")
+    )
+    assert (channels.num_warps, channels.num_stages) == (4, 3) and (flat.num_warps, flat.num_stages) == (8, 3)
+
+
+@pytest.mark.parametrize("run", INSTEAD, ids=str)
+def test_what_is_known_to_spill_is_what_the_list_would_run(run: Configuration) -> None:
+    tiles = WGRAD_TILES if run.kernel == "wgrad_kernel" else CONV_TILES
+    (tile,) = (t for t in tiles if t[:2] == (run.BM, run.BN))
+    wide = run.sources > 0 and run.BM * run.BN >= _tiles.EXACT_FORMED_AREA
+    assert run.num_warps in {tile.num_warps, 8 if wide else tile.num_warps}
+    assert 1 <= run.num_stages <= tile.num_stages
+    assert INSTEAD[run] != (run.num_warps, run.num_stages)
 
 
 def test_a_tile_that_nothing_keeps_from_spilling_is_left_out() -> None:

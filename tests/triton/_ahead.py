@@ -129,17 +129,23 @@ class Resources(NamedTuple):
     spills: list[str]
 
 
-def resources(kernel: Any, folder: Path) -> Resources:
-    """What the compiled cubin uses."""
+def registers_and_stack(kernel: Any, folder: Path) -> tuple[int, int]:
+    """A thread's, of the compiled cubin, which is left in ``folder``; both as in :class:`Resources`."""
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
     found = re.search(
         r"REG:(\d+) STACK:(\d+)", _output(triton.knobs.nvidia.cuobjdump, "--dump-resource-usage", str(cubin))
     )
     assert found is not None
-    loop = _main_loop(_output(triton.knobs.nvidia.nvdisasm, "-c", str(cubin)))
+    return int(found[1]), int(found[2])
+
+
+def resources(kernel: Any, folder: Path) -> Resources:
+    """What the compiled cubin uses; disassembling it takes a second and more."""
+    usage = registers_and_stack(kernel, folder)
+    loop = _main_loop(_output(triton.knobs.nvidia.nvdisasm, "-c", str(folder / "kernel.cubin")))
     spills = [text for text in loop if re.search(r"\b(?:LDL|STL)\b", text)]
-    return Resources(int(found[1]), int(found[2]), len(loop), spills)
+    return Resources(*usage, len(loop), spills)
 
 
 def _output(tool: Any, *arguments: str) -> str:

@@ -127,6 +127,7 @@ def run_conv(
     sources = 2 if prologue.other is not None else 1
     formed = prologue.scale is not None
     depth = red * r * s if flat else run.size if run else red
+    kernel = "conv_kernel, flat" if flat else "conv_kernel, runs" if run else "conv_kernel"
     operands = (src, prologue.other, w)
     boxes = (
         {} if flat or run else _boxes(operands, area, red, precision, g, pointwise=pointwise, formed=formed)
@@ -134,7 +135,7 @@ def run_conv(
     chosen = plan(
         conv_kernel,
         Problem(
-            "conv_kernel", out_pixels, cols, depth, g.groups * classes,
+            kernel, out_pixels, cols, depth, g.groups * classes,
             src.dtype, precision, (sources, 1), formed, device_facts(src.device),
             (r, s, *g.stride, *g.dilation, int(dgrad), int(prologue.relu)),
         ),
