@@ -59,6 +59,8 @@ const Case kCases[] = {
     {"packed, strided", 1, 7, 9, {226, 22, 1, 1, 2, 2}},
     {"panels of other groups", 1, 5, 6, {256, 64, 1, 1, 1, 1, 0, 0, 1, 1, 2}},
     {"packed patches", 1, 9, 7, {257, 21, 3, 3, 1, 1, 1, 1}},
+    {"several blocks of patches", 5, 29, 27, {70, 130, 3, 3, 1, 1, 1, 1}},
+    {"many weights, many patches", 3, 30, 31, {544, 420, 3, 3, 1, 1, 1, 1}},
 };
 
 bool suits(const Filter& f, Algorithm algorithm) {
@@ -180,9 +182,10 @@ void check_conv(const Case& c, Algorithm algorithm, int64_t threads, Guarded::At
 
 // A block is its convolutions one after the other, bit for bit.
 void check_block(Algorithm algorithm, int64_t images, int64_t threads, std::mt19937& random) {
+  const int64_t groups = parts_of(algorithm) > 0 ? 1 : 16;
   const Case cases[4] = {
       {"reduce", images, 9, 11, {64, 48, 1, 1}},
-      {"middle", images, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1, 1, 1, 16}},
+      {"middle", images, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1, 1, 1, groups}},
       {"expand", images, 5, 6, {70, 64, 1, 1}},
       {"skip", images, 9, 11, {70, 48, 1, 1, 2, 2}}};
   const auto at = Guarded::At::kEnd;

@@ -365,7 +365,7 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
 def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: torch.dtype) -> None:
-    """More threads than images go through all blocks together; else each goes by itself."""
+    """More threads than images go through all blocks together; else block by block."""
     direct = int(Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT)
     fast = int(Algorithm.WINOGRAD_F32) if engine.runs(Algorithm.WINOGRAD_F32) else direct
     three = fast if dtype == torch.float32 else direct

@@ -83,8 +83,12 @@ def test_without_affine() -> None:
         ),
         (lambda x, p, s: (x, p, s[:-1]), "stem_packed: `scale` must"),
         (lambda x, p, s: (x[0], p, s), "stem_packed: `x` must"),
+        (
+            lambda x, p, s: (x[:, :, :0], p, s),
+            "stem_packed: a convolution's output must have a pixel at least",
+        ),
     ],
-    ids=["channels", "dtype", "packed", "scale", "rank"],
+    ids=["channels", "dtype", "packed", "scale", "rank", "pixels"],
 )
 def test_what_does_not_fit_is_refused(change: object, message: str) -> None:
     x, w, scale, shift = operands(STEMS[0], torch.float32)

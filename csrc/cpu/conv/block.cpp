@@ -133,8 +133,13 @@ void run_block(const Block& block, const Map& in, const Map& out, Team& team) {
     run_steps(steps, by);
   };
   const int64_t at_once = images_at_once(block, in);
-  if (at_once >= kTogether) return run({0, in.images}, scratch_memory(bytes_of(in.images, team.size)), team);
-  share_images(in.images, at_once, team, bytes_of, run);
+  if (team.size == 1 || at_once < kTogether) return share_images(in.images, at_once, team, bytes_of, run);
+  const int64_t groups = std::max<int64_t>(1, ceil_div(in.images, at_once));
+  // Fewer images may need more: see share_images.
+  const int64_t bytes =
+      std::max(bytes_of(in.images / groups, team.size), bytes_of(ceil_div(in.images, groups), team.size));
+  char* memory = scratch_memory(bytes);
+  for (int64_t group = 0; group < groups; ++group) run(share(in.images, group, groups), memory, team);
 }
 
 void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team) {

@@ -26,7 +26,8 @@ void run_conv(
 void run_block(const Block& block, const Map& in, const Map& out, Team& team);
 
 // Blocks one after the other over fewer images than threads, in one parallel region; with more images
-// run_block lets each thread go by itself. Of `outs` all but the last are sizes: those maps stay inside.
+// run_block lets each thread go by itself where that pays. Of `outs` all but the last are sizes: those maps
+// stay inside.
 void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team);
 
 }  // namespace fusedres::conv

@@ -29,6 +29,7 @@ struct Chain {
       channels = filter.out_channels;
       height = filter.out_height(height);
       width = filter.out_width(width);
+      check_pixels(kOp, height, width);
     }
     bool fits = in.channels == channels && in.height == height && in.width == width;
     if (downsample) {

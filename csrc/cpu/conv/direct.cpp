@@ -37,8 +37,8 @@ Weights first_weights(const void* next, int64_t chunk, int64_t threads) {
       std::min<int64_t>(bytes, 128 * 1024)};
 }
 
-// What a thread holds packed: these tiles of the convolution with this plan. It takes several pieces of one
-// convolution, and its tiles need packing once.
+// What a thread holds packed, or near where nothing is packed: these tiles of the convolution with this plan.
+// It takes several pieces of one convolution, and its tiles need packing once.
 struct PackedTiles {
   uint64_t serial = 0;
   char* data = nullptr;

@@ -34,7 +34,8 @@ struct DirectConv {
   // Choose for so many threads; needs everything above but `next`.
   void plan(int64_t for_threads);
   int64_t chunks() const;
-  // Do one chunk; chunks share nothing but read-only data.
+  // Do one chunk. Chunks share nothing but read-only data; a thread keeps the tiles it has packed for its
+  // next one, under the plan's serial.
   void run(int64_t chunk) const;
 
  private:

@@ -37,6 +37,13 @@ void check_input(const char* op, const PackedHeader& header, const Tensor& x) {
     fail(std::string(op) + ": `x` must have the dtype that the weights were packed in");
 }
 
+void check_pixels(const char* op, int64_t height, int64_t width) {
+  if (height < 1 || width < 1)
+    fail(
+        std::string(op) + ": a convolution's output must have a pixel at least; got " +
+        std::to_string(height) + " x " + std::to_string(width));
+}
+
 void check_channels(const char* op, const char* name, const PackedHeader& header, int64_t channels) {
   if (header.filter.in_channels != channels)
     fail(

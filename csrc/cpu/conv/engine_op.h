@@ -30,6 +30,8 @@ const PackedHeader& checked_header(const char* op, const char* name, const Tenso
 
 // Throws where `x` is no activation in the dtype that the weights were packed in.
 void check_input(const char* op, const PackedHeader& header, const Tensor& x);
+// Throws where a filter is larger than the padded map it meets.
+void check_pixels(const char* op, int64_t height, int64_t width);
 void check_channels(const char* op, const char* name, const PackedHeader& header, int64_t channels);
 
 // A vector of `channels` values (or so many times `absent`) with the last panel filled up, so that kernels

@@ -78,10 +78,14 @@ struct Filter {
   // Input rows and columns from the first tap to the last.
   int64_t extent_h() const { return (rows - 1) * dilation_h + 1; }
   int64_t extent_w() const { return (cols - 1) * dilation_w + 1; }
-  int64_t out_height(int64_t height) const { return (height + 2 * pad_h - extent_h()) / stride_h + 1; }
-  int64_t out_width(int64_t width) const { return (width + 2 * pad_w - extent_w()) / stride_w + 1; }
+  int64_t out_height(int64_t height) const { return steps(height + 2 * pad_h - extent_h(), stride_h); }
+  int64_t out_width(int64_t width) const { return steps(width + 2 * pad_w - extent_w(), stride_w); }
   int64_t group_inputs() const { return in_channels / groups; }
   int64_t group_filters() const { return out_channels / groups; }
+
+ private:
+  // None where the filter is larger than the padded input.
+  static int64_t steps(int64_t room, int64_t stride) { return room < 0 ? 0 : room / stride + 1; }
 };
 
 // Images in NHWC order. Strides are in bytes, so that one driver serves every element type.

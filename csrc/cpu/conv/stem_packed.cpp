@@ -60,6 +60,7 @@ Tensor stem_packed(const Tensor& x, const Tensor& packed, OptionalTensor scale, 
   check_channels(kOp, "packed", header, x.size(1));
   const Filter& filter = header.filter;
   const int64_t height = filter.out_height(x.size(2)), width = filter.out_width(x.size(3));
+  check_pixels(kOp, height, width);
   Tensor out = new_output(x, filter.out_channels, pooled(height), pooled(width));
   if (out.numel() == 0) return out;
   const PaddedAffine affine(kOp, scale, shift, filter.out_channels);

@@ -15,7 +15,7 @@ class Team {
   // Do work(phase, chunk, thread) for every chunk in [0, chunks[phase]) of every phase; no two chunks are
   // done under one `thread` at a time. A thread takes first the chunks at its own place in the order, so that
   // it mostly reads what it wrote in the phase before, then those that others have not begun: a core that is
-  // slowed down by a neighbour costs the others a chunk, not half of its share.
+  // slowed down by a neighbour costs the others the chunk it holds, and these get small (pieces.h).
   template <class Work>
   void run(const std::vector<int64_t>& chunks, const Work& work) {
     run_phases(

@@ -100,7 +100,7 @@ void WinogradConv::plan(int64_t for_threads) {
   const int64_t block_bytes = weights <= kSmallWeights ? kBlockOfSmallWeights : kBlockBytes;
   const int64_t of_tile = 2 * tiles->max_rows;
   const int64_t fitting = std::max(of_tile, block_bytes / v_bytes / of_tile * of_tile);
-  // Splitting the panels reads the weights once; splitting the patches reads them once a chunk.
+  // Splitting the panels reads the weights once; splitting the patches reads them once a block.
   split_panels = threads > 1 && header.filter.panels() >= threads && weights > patches * v_bytes &&
                  patches <= std::max(2 * fitting, kLargeBlock / v_bytes);
   const int64_t own = split_panels ? patches : ceil_div(patches, threads);

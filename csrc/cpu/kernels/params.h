@@ -57,7 +57,7 @@ struct BnActBwdApply {
 };
 
 // Of a map pooled by 3 x 3 windows, stride 2, padding 1.
-inline int64_t pooled(int64_t size) { return (size - 1) / 2 + 1; }
+inline int64_t pooled(int64_t size) { return (size + 1) / 2; }
 
 // The forward works on pooled rows (image, pooled row).
 template <typename T>
