@@ -260,8 +260,13 @@ def test_layers(
 @pytest.mark.slow
 @pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("capability", DEVICES)
-@pytest.mark.parametrize("tile", CONV_TILES, ids=str)
-def test_every_convolution_tile(
+@pytest.mark.parametrize(
+    ("kernel", "tile"),
+    [("conv_kernel", tile) for tile in CONV_TILES] + [("wgrad_kernel", tile) for tile in WGRAD_TILES],
+    ids=str,
+)
+def test_every_tile(
+    kernel: str,
     tile: Tile,
     capability: int,
     numerics: str,
@@ -271,30 +276,13 @@ def test_every_convolution_tile(
 ) -> None:
     """What autotuning may try of it in any layer; the smallest stands in where it is left out."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
-    monkeypatch.setattr(_conv, "CONV_TILES", (tile, CONV_TILES[-1]))
+    if kernel == "conv_kernel":
+        monkeypatch.setattr(_conv, "CONV_TILES", (tile, CONV_TILES[-1]))
+    else:
+        monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile, WGRAD_TILES[-1]))
     for layer in (EVERY, *LAYERS):
         call_convolutions(layer, NUMERICS[numerics])
-    verify_all([lau for lau in launches if lau.name == "conv_kernel"], capability, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("numerics", NUMERICS)
-@pytest.mark.parametrize("capability", DEVICES)
-@pytest.mark.parametrize("tile", WGRAD_TILES, ids=str)
-def test_every_weight_gradient_tile(
-    tile: Tile,
-    capability: int,
-    numerics: str,
-    launches: list[Launch],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What autotuning may try of it in any layer; the smallest stands in where it is left out."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numerics == "tf32")
-    monkeypatch.setattr(conv_wgrad, "WGRAD_TILES", (tile, WGRAD_TILES[-1]))
-    for layer in (EVERY, *LAYERS):
-        call_convolutions(layer, NUMERICS[numerics])
-    verify_all([lau for lau in launches if lau.name == "wgrad_kernel"], capability, tmp_path)
+    verify_all([lau for lau in launches if lau.name == kernel], capability, tmp_path)
 
 
 def verify_on_hip(launches: list[Launch]) -> None:
