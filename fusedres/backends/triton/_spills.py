@@ -54,6 +54,7 @@ INSTEAD: dict[Configuration, tuple[int, int] | None] = {
     Configuration("conv_kernel, flat", 10, "float16", 1, 128, 32, 4, 4): (8, 4),
     Configuration("wgrad_kernel", 10, "float16", 2, 64, 64, 4, 3): (4, 2),
     Configuration("wgrad_kernel", 10, "float16", 2, 64, 128, 8, 3): (8, 2),
+    Configuration("wgrad_kernel", 9, "float16", 2, 16, 16, 2, 3): (1, 3),
     Configuration("wgrad_kernel", 10, "float16", 2, 16, 16, 2, 3): (1, 3),
     Configuration("conv_kernel", 8, "tf32", 2, 128, 64, 8, 3): None,
     Configuration("conv_kernel", 10, "tf32", 2, 128, 128, 8, 3): None,
