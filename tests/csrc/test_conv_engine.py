@@ -346,8 +346,10 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
         w = (torch.randn(k, c // groups, r, r) / (c // groups * r * r) ** 0.5).to(dtype)
         pair = (stride, stride), (padding, padding)
         chosen = engine.choose((case.n, c, hw, hw), dtype, w.shape, *pair, (1, 1), groups)
-        if chosen is None:  # the rules leave it to oneDNN, as they do below AVX-512
-            chosen = Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT
+        if chosen is None:  # the rules leave it to oneDNN, as they do without AVX2
+            ours = (Algorithm.WINOGRAD_F32, Algorithm.DIRECT_F32, Algorithm.DIRECT_BF16_DOT)
+            served = (a for a in ours if engine.takes(a, w.shape, pair[0], (1, 1), groups))
+            chosen = next(a for a in served if a.dtype == dtype)
         convs.append(
             (OPS.conv_pack(w, *pair, int(chosen), (1, 1), groups), torch.rand(k) + 0.5, torch.randn(k))
         )
@@ -367,8 +369,7 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
 def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: torch.dtype) -> None:
     """More threads than images go through all blocks together; else block by block."""
     direct = int(Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT)
-    fast = int(Algorithm.WINOGRAD_F32) if engine.runs(Algorithm.WINOGRAD_F32) else direct
-    three = fast if dtype == torch.float32 else direct
+    three = int(Algorithm.WINOGRAD_F32) if dtype == torch.float32 else direct
 
     def conv(c: int, k: int, r: int, stride: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         w = (torch.randn(k, c, r, r) / (c * r * r) ** 0.5).to(dtype)
@@ -398,8 +399,6 @@ def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: tor
 @pytest.mark.parametrize(("n", "channels", "size"), [(28, 128, 8), (28, 128, 7), (44, 512, 9), (31, 256, 14)])
 def test_parts_of_a_batch_share_no_scratch(n: int, channels: int, size: int) -> None:
     """Winograd's scratch does not grow evenly with the images: seven may need more than eight."""
-    if not engine.runs(Algorithm.WINOGRAD_F32):
-        pytest.skip("this CPU, build or FUSEDRES_CPU_ISA does not run Winograd")
     w = torch.randn(channels, channels, 3, 3) / (channels * 9) ** 0.5
     packed = OPS.conv_pack(w, (1, 1), (1, 1), int(Algorithm.WINOGRAD_F32))
     vectors = [torch.rand(channels) + 0.5, torch.randn(channels)]
@@ -526,10 +525,9 @@ def test_refused_geometries() -> None:
         OPS.conv_packed(
             torch.randn(1, 4, 6, 6).contiguous(memory_format=NHWC), packed, None, None, None, True
         )
-    if engine.runs(Algorithm.WINOGRAD_F32):
-        for dilation, groups in (((2, 2), 1), (one, 2)):
-            with pytest.raises(RuntimeError, match="dilation 1, 1 group"):
-                OPS.conv_pack(w, one, one, int(Algorithm.WINOGRAD_F32), dilation, groups)
+    for dilation, groups in (((2, 2), 1), (one, 2)):
+        with pytest.raises(RuntimeError, match="dilation 1, 1 group"):
+            OPS.conv_pack(w, one, one, int(Algorithm.WINOGRAD_F32), dilation, groups)
 
 
 def test_choice() -> None:
@@ -542,10 +540,12 @@ def test_choice() -> None:
         assert engine.choose(*dilated, use) is None
     assert engine.choose((1, 8, 19, 19), torch.float32, (8, 8, 13, 13), one, (0, 0), one, 1) is None
     assert engine.choose((1, 8, 9, 9), torch.float64, (8, 8, 3, 3), one, one, one, 1) is None
-    if engine.tile_isa(torch.float32) == "avx512":
-        few = engine.choose((1, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
-        many = engine.choose((16, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
-        assert (few, many) == (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32)
-        assert engine.choose(*grouped) == engine.choose(*dilated) == Algorithm.DIRECT_F32
-    else:
+    isa = engine.tile_isa(torch.float32)
+    if isa == "portable":
         assert engine.choose(*grouped) is None
+        return
+    few = engine.choose((1, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
+    many = engine.choose((16, 512, 7, 7), torch.float32, (512, 512, 3, 3), one, one, one, 1)
+    assert few == (Algorithm.DIRECT_F32 if isa == "avx512" else Algorithm.WINOGRAD_F32)
+    assert many == Algorithm.WINOGRAD_F32
+    assert engine.choose(*grouped) == engine.choose(*dilated) == Algorithm.DIRECT_F32

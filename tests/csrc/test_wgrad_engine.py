@@ -33,7 +33,7 @@ CHUNKS = (
 
 @pytest.fixture(params=ALGORITHMS, ids=lambda a: a.name.lower())
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
-    if not engine.runs(request.param) or not engine.runs(Algorithm.WINOGRAD_F32):
+    if not engine.runs(request.param) or engine.tile_isa(torch.float32) != "avx512":
         pytest.skip(f"this CPU, build or FUSEDRES_CPU_ISA does not run {request.param.name}")
     return Algorithm(request.param)
 
@@ -123,8 +123,8 @@ def test_infinity_stays_where_it_is(algorithm: Algorithm) -> None:
 
 
 def test_refusals() -> None:
-    if not engine.runs(Algorithm.WINOGRAD_F32):
-        pytest.skip("the engine does not run here")
+    if engine.tile_isa(torch.float32) != "avx512":
+        pytest.skip("weight gradients need AVX-512")
     case = Case("refused", 1, 8, 6, 6, 8, 3, 1, 1)
     x, dy, scale, _ = operands(case, torch.float32)
     direct = Algorithm.DIRECT_F32
@@ -153,7 +153,7 @@ def test_choice() -> None:
     )
     assert engine.choose((16, 64, 28, 28), torch.float32, (64, 2, 3, 3), one, one, one, 32, "wgrad") is None
     assert engine.choose((1, 64, 7, 7), torch.float32, (64, 64, 3, 3), one, one, one, 1, "wgrad") is None
-    if engine.runs(Algorithm.WINOGRAD_F32):
+    if engine.tile_isa(torch.float32) == "avx512":
         layer = ((16, 256, 14, 14), torch.float32, (256, 256, 3, 3))
         assert engine.choose(*layer, one, one, one, 1, "wgrad") == Algorithm.WINOGRAD_F32
         assert engine.choose(*layer, (2, 2), one, one, 1, "wgrad") == Algorithm.DIRECT_F32

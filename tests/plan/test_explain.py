@@ -33,7 +33,7 @@ def test_by_plan(model: FusedResNet, x: Tensor) -> None:
     assert "by the test" in str(plan.explain(model, x))
 
 
-@pytest.mark.skipif(not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the engine needs AVX-512")
+@pytest.mark.skipif(engine.tile_isa(torch.float32) == "portable", reason="the rules leave all to oneDNN")
 def test_every_convolution_says_its_algorithm(model: FusedResNet, x: Tensor) -> None:
     with torch.no_grad():
         model(x)  # and what is kept from this run is not what is told

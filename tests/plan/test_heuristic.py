@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import fusedres._heuristic as heuristic
 from fusedres._heuristic import parse_rules, rule_for, rules
@@ -13,6 +14,7 @@ from fusedres.backends.cpu import engine
 from fusedres.ops._dispatch import BACKENDS, COMPOSITIONS
 from fusedres.ops._planned import Convolution
 
+needs_avx512 = pytest.mark.skipif(engine.tile_isa(torch.float32) != "avx512", reason="the rules of AVX-512")
 LAST = {"when": {}, "then": ["b"], "why": "else"}
 
 
@@ -82,7 +84,7 @@ def test_every_back_end_has_its_default_composition() -> None:
     assert COMPOSITIONS["triton"] == COMPOSITIONS["reference"] == "pointwise"
 
 
-@pytest.mark.skipif(not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the engine needs AVX-512")
+@needs_avx512
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
@@ -105,21 +107,43 @@ def test_the_engines_thresholds(what: Convolution, expected: str) -> None:
     assert chosen == expected and why
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
 @pytest.mark.parametrize(
-    ("dtype", "served", "expected"),
-    [("float32", True, "onednn"), ("bfloat16", True, "onednn"), ("bfloat16", False, "direct_bf16_dot")],
+    ("isa", "dtype", "served", "expected"),
+    [
+        ("portable", "float32", True, "onednn"),
+        ("portable", "bfloat16", True, "onednn"),
+        ("portable", "bfloat16", False, "direct_bf16_dot"),
+        ("avx2", "float32", True, "winograd_f32"),
+        ("avx2", "bfloat16", True, "onednn"),
+        ("avx2", "bfloat16", False, "direct_bf16_dot"),
+    ],
 )
 def test_below_avx512(
     isa: str, dtype: str, served: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine's lesser tiles serve only where oneDNN does not."""
+    """The engine's lesser tiles serve fp32 with AVX2, and bf16 where oneDNN does not."""
     monkeypatch.setattr(engine, "tile_isa", lambda dtype: isa)
     monkeypatch.setattr(engine, "onednn_serves", lambda dtype: served)
     assert engine.by_rule.__wrapped__(convolution(dtype=dtype))[0] == expected
 
 
-@pytest.mark.skipif(not engine.runs(engine.Algorithm.WINOGRAD_F32), reason="the engine needs AVX-512")
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (convolution(r=1), "direct_f32"),
+        (convolution(stride=2), "direct_f32"),
+        (convolution(c=3, hw=224, r=7, stride=2), "direct_f32"),
+        (convolution(hw=7, c=512, k=512), "winograd_f32"),
+        (convolution()._replace(precision="fast"), "winograd4_f32"),
+        (convolution(hw=7, c=512, k=512)._replace(precision="fast"), "winograd_f32"),
+    ],
+)
+def test_thresholds_of_avx2(what: Convolution, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "tile_isa", lambda dtype: "avx2")
+    assert engine.by_rule.__wrapped__(what)[0] == expected
+
+
+@pytest.mark.skipif(engine.tile_isa(torch.float32) == "portable", reason="the rules leave all to oneDNN")
 def test_groups_and_dilation_are_direct() -> None:
     plain = convolution()
     grouped = plain._replace(w=(64, 4, 3, 3), groups=16)
@@ -131,9 +155,8 @@ def test_groups_and_dilation_are_direct() -> None:
 
 def test_an_edited_rule_changes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """No threshold is left in code."""
-    assert engine.by_rule.__wrapped__(convolution())[0] != "onednn" or not engine.runs(
-        engine.Algorithm.WINOGRAD_F32
-    )
+    serves = engine.tile_isa(torch.float32) != "portable"
+    assert (engine.by_rule.__wrapped__(convolution())[0] != "onednn") == serves
     table = [{"when": {}, "then": ["onednn"], "why": "by the test"}]
     monkeypatch.setattr(heuristic, "rules", lambda: parse_rules(json.dumps({"cpu convolution": table})))
     assert engine.by_rule.__wrapped__(convolution()) == ("onednn", "by the test")

@@ -21,6 +21,8 @@ const TileFamily kTiles2F32Amx{};
 void pack_parts(const float*, int64_t, int64_t, int64_t, BFloat16*) {}
 const WgradKernels kWgradAvx512{};
 const WgradBf16Kernels kWgradBf16Amx{};
+const WinogradTransforms kWinogradAvx2{};
+const WinogradTransforms kWinogradF4Avx2{};
 const WinogradTransforms kWinogradAvx512{};
 const WinogradTransforms kWinogradF4Avx512{};
 

@@ -84,18 +84,14 @@ FUSEDRES_INLINE void group_panel(const TileCommon& common, const Tile& tile, int
       group_pass<kBlocks, kRows>(common, tile, half, first);
 }
 
-// Where a tile will write, what it will add, and the pixels of the last tap's row that come after it: those
-// above were read a row ago. A panel reads 128 bytes of each pixel, too far apart for the CPU's own
-// prefetcher.
+// The tile's outputs, and the pixels of the last tap's row that come after it: those above were read a row
+// ago. A panel reads 128 bytes of each pixel, too far apart for the CPU's own prefetcher.
 FUSEDRES_INLINE void prefetch_tile(const TileCommon& common, const Tile& tile, int half) {
+  prefetch_outputs<float>(common, tile, half);
   const char* next = tile.in[half] + common.taps[common.tap_count - 1] + common.rows * common.in_step;
   for (int64_t row = 0; row < common.rows; ++row)
-    for (int64_t line = 0; line < 4 * kPanel; line += 64) {
-      __builtin_prefetch(tile.out[half] + row * common.out_step + line);
-      if (tile.residual[half] != nullptr)
-        __builtin_prefetch(tile.residual[half] + row * common.residual_step + line);
+    for (int64_t line = 0; line < 4 * kPanel; line += 64)
       __builtin_prefetch(next + row * common.in_step + line);
-    }
 }
 
 template <int kRows, int kHalves>

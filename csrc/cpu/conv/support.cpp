@@ -34,10 +34,9 @@ bool has_amx() { return false; }
 }  // namespace
 
 bool can_run(Algorithm algorithm) {
-  if (algorithm == Algorithm::kDirectF32 || algorithm == Algorithm::kDirectBf16Dot) return true;
-  if (active_isa() != Isa::kAvx512) return false;
-  static const bool amx = has_avx512_bf16() && has_amx();
-  return amx || (algorithm != Algorithm::kDirectBf16Amx && parts_of(algorithm) == 0);
+  if (algorithm != Algorithm::kDirectBf16Amx && parts_of(algorithm) == 0) return true;
+  static const bool amx = active_isa() == Isa::kAvx512 && has_avx512_bf16() && has_amx();
+  return amx;
 }
 
 bool can_run_wgrad(Algorithm algorithm) {
@@ -61,6 +60,14 @@ const TileFamily& tiles_of(const PackedHeader& header) {
       {&kTilesGroupsPortable, &kTilesGroupsAvx2, &kTilesGroupsAvx512}};
   const int kind = quad_blocks(header) > 0 ? 2 : data_type(algorithm) == DataType::kBFloat16 ? 1 : 0;
   return *families[kind][static_cast<int>(tile_isa(algorithm))];
+}
+
+const WinogradTransforms& transforms_of(const PackedHeader& header) {
+  static const WinogradTransforms* const sets[2][3] = {
+      {&kWinogradPortable, &kWinogradAvx2, &kWinogradAvx512},
+      {&kWinogradF4Portable, &kWinogradF4Avx2, &kWinogradF4Avx512}};
+  const auto algorithm = static_cast<Algorithm>(header.algorithm);
+  return *sets[winograd_outputs(algorithm) == 4][static_cast<int>(tile_isa(algorithm))];
 }
 
 }  // namespace fusedres::conv

@@ -4,12 +4,12 @@
 #include "cpu/conv/packed.h"
 #include "cpu/conv/shape.h"
 #include "cpu/conv/tile.h"
+#include "cpu/conv/winograd.h"
 #include "cpu/isa.h"
 
 namespace fusedres::conv {
 
-// Direct convolution runs everywhere, Winograd with AVX-512 and AMX where it is, in so far as
-// FUSEDRES_CPU_ISA allows them.
+// Direct convolution and Winograd run everywhere, AMX where it is and FUSEDRES_CPU_ISA allows it.
 bool can_run(Algorithm algorithm);
 
 // wgrad has kernels of AVX-512 and AMX alone.
@@ -19,5 +19,8 @@ bool can_run_wgrad(Algorithm algorithm);
 Isa tile_isa(Algorithm algorithm);
 
 const TileFamily& tiles_of(const PackedHeader& header);
+
+// Of Winograd's algorithms.
+const WinogradTransforms& transforms_of(const PackedHeader& header);
 
 }  // namespace fusedres::conv

@@ -18,7 +18,7 @@ ConvTask::ConvTask(const void* packed, const Epilogue& epilogue, const Map& in, 
 
   if (winograd_) {
     if (produced_) input_bytes_ = in.images * in.image;
-    fast_.transforms = winograd_outputs(algorithm) == 4 ? &kWinogradF4Avx512 : &kWinogradAvx512;
+    fast_.transforms = &transforms_of(header);
     fast_.in = in;
     fast_.out = output_like();
     fast_.plan(threads);

@@ -4,9 +4,9 @@
 // A panel is passed over 32 / (2 * kLanes) times: twice by AVX2 (6 x 16), four times by vectors of 4.
 #pragma once
 
+#include "cpu/conv/multiply_add.h"
 #include "cpu/conv/shape.h"
 #include "cpu/conv/tile.h"
-#include "cpu/kernels/vec.h"
 
 namespace fusedres::FUSEDRES_ISA {
 
@@ -18,16 +18,6 @@ using conv::TileKernel;
 constexpr int64_t kPass = 2 * kLanes;  // filters
 constexpr int64_t kPasses = kPanel / kPass;
 constexpr int kTileRows = 3;
-
-FUSEDRES_INLINE Vec multiply_add(Vec a, Vec b, Vec sum) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, sum);
-#elif defined(__FMA__)
-  return _mm256_fmadd_ps(a, b, sum);
-#else
-  return a * b + sum;
-#endif
-}
 
 template <typename T>
 FUSEDRES_INLINE T read(const char* from) {
@@ -43,11 +33,11 @@ struct Float32 {
 
   template <int kRows>
   static FUSEDRES_INLINE void step(
-      Vec (&sum)[kRows][2], const char* const (&rows)[kRows], int64_t at, const char* weights) {
+      Vec (&sum)[kRows][2], const char* rows, int64_t row_step, const char* weights) {
     const Vec b0 = read<Vec>(weights), b1 = read<Vec>(weights + sizeof(Vec));
-#pragma GCC unroll 6
+#pragma GCC unroll 3
     for (int row = 0; row < kRows; ++row) {
-      const Vec a = splat(read<float>(rows[row] + at));
+      const Vec a = splat(read<float>(rows + row * row_step));
       sum[row][0] = multiply_add(a, b0, sum[row][0]);
       sum[row][1] = multiply_add(a, b1, sum[row][1]);
     }
@@ -65,11 +55,11 @@ struct PairsBf16 {
 
   template <int kRows>
   static FUSEDRES_INLINE void step(
-      Vec (&sum)[kRows][2], const char* const (&rows)[kRows], int64_t at, const char* weights) {
+      Vec (&sum)[kRows][2], const char* rows, int64_t row_step, const char* weights) {
     const UintVec b0 = read<UintVec>(weights), b1 = read<UintVec>(weights + sizeof(UintVec));
-#pragma GCC unroll 6
+#pragma GCC unroll 3
     for (int row = 0; row < kRows; ++row) {
-      const UintVec a = UintVec{} + read<uint32_t>(rows[row] + at);
+      const UintVec a = UintVec{} + read<uint32_t>(rows + row * row_step);
       sum[row][0] = multiply_add(first(a), first(b0), sum[row][0]);
       sum[row][1] = multiply_add(first(a), first(b1), sum[row][1]);
       sum[row][0] = multiply_add(second(a), second(b0), sum[row][0]);
@@ -99,42 +89,64 @@ FUSEDRES_INLINE void store_vector(
 template <class Arithmetic, int kRows, int kHalves>
 FUSEDRES_INLINE void vector_pass(
     const TileCommon& common, const Tile& tile, int64_t first, const char* ahead, int64_t ahead_step) {
-  constexpr int kPixels = kRows * kHalves;
   // As in register_tile.h: sums move to a total before they grow long.
   constexpr int64_t kChunk = 256;
-  Vec sum[kPixels][2] = {}, total[kPixels][2] = {};
+  Vec sum[kHalves][kRows][2] = {}, total[kHalves][kRows][2] = {};
   const char* weights = tile.weights + first * 4;
-  const int64_t steps = common.run / Arithmetic::kGroup;
+  const int64_t steps = common.run / Arithmetic::kGroup, row_step = common.in_step;
   int64_t room = kChunk;
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
-    const char* rows[kPixels];
-#pragma GCC unroll 6
-    for (int row = 0; row < kPixels; ++row)
-      rows[row] = tile.in[row / kRows] + common.taps[tap] + row % kRows * common.in_step;
-    for (int64_t k = 0; k < steps; ++k) {
-      Arithmetic::template step<kPixels>(sum, rows, 4 * k, weights);
-      __builtin_prefetch(ahead);
-      weights += 4 * kPanel;
-      ahead += ahead_step;
-      if (--room > 0) continue;
+    const char* one = tile.in[0] + common.taps[tap];
+    const char* other = kHalves == 2 ? tile.in[1] + common.taps[tap] : one;
+    for (int64_t left = steps; left > 0;) {
+      const int64_t now = left < room ? left : room;
+      for (int64_t k = now; k > 0; --k) {
+        Arithmetic::template step<kRows>(sum[0], one, row_step, weights);
+        if constexpr (kHalves == 2) Arithmetic::template step<kRows>(sum[1], other, row_step, weights);
+        __builtin_prefetch(ahead);
+        weights += 4 * kPanel;
+        ahead += ahead_step;
+        one += 4;
+        other += 4;
+        // A step's rows are then reached from two pointers by scaled addresses. Left to itself the compiler
+        // keeps differences of pointers: with AVX2 35 instructions a step, not 27.
+        asm("" : "+r"(one), "+r"(other));
+      }
+      left -= now;
+      room -= now;
+      if (room > 0) continue;
       room = kChunk;
-      for (int i = 0; i < 2 * kPixels; ++i) {
-        total[i / 2][i % 2] += sum[i / 2][i % 2];
-        sum[i / 2][i % 2] = Vec{};
+      for (int i = 0; i < 2 * kRows * kHalves; ++i) {
+        Vec& of_chunk = sum[i / 2 / kRows][i / 2 % kRows][i % 2];
+        total[i / 2 / kRows][i / 2 % kRows][i % 2] += of_chunk;
+        of_chunk = Vec{};
       }
     }
   }
 #pragma GCC unroll 12
-  for (int i = 0; i < 2 * kPixels; ++i) {
+  for (int i = 0; i < 2 * kRows * kHalves; ++i) {
     const int row = i / 2 % kRows, half = i / 2 / kRows;
     if (row < tile.skip[half]) continue;
     store_vector<typename Arithmetic::Element>(
-        total[i / 2][i % 2] + sum[i / 2][i % 2], common, tile, half, row, first + i % 2 * kLanes);
+        total[half][row][i % 2] + sum[half][row][i % 2], common, tile, half, row, first + i % 2 * kLanes);
   }
+}
+
+// Where a tile will write, and what it will add, come to L1 while it computes.
+template <typename T>
+FUSEDRES_INLINE void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
+  for (int64_t row = 0; row < common.rows; ++row)
+    for (int64_t line = 0; line < int64_t{sizeof(T)} * kPanel; line += 64) {
+      __builtin_prefetch(tile.out[half] + row * common.out_step + line);
+      if (tile.residual[half] != nullptr)
+        __builtin_prefetch(tile.residual[half] + row * common.residual_step + line);
+    }
 }
 
 template <class Arithmetic, int kRows, int kHalves>
 void vector_tile(const TileCommon& common, const Tile& tile) {
+  for (int half = 0; half < kHalves; ++half)
+    prefetch_outputs<typename Arithmetic::Element>(common, tile, half);
   const int64_t steps = common.run / Arithmetic::kGroup * common.tap_count;
   const int64_t ahead_step = (tile.ahead_bytes + kPasses * steps - 1) / (kPasses * steps);
   for (int64_t pass = 0; pass < kPasses && pass * kPass < tile.channels; ++pass)

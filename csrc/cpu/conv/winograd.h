@@ -29,8 +29,9 @@ struct WinogradTransforms {
 // Of every m here.
 constexpr int64_t kMostWinogradPoints = 36, kMostWinogradOutputs = 16;
 
-extern const WinogradTransforms kWinogradAvx512;
-extern const WinogradTransforms kWinogradF4Avx512;
+extern const WinogradTransforms kWinogradPortable, kWinogradF4Portable;
+extern const WinogradTransforms kWinogradAvx2, kWinogradF4Avx2;
+extern const WinogradTransforms kWinogradAvx512, kWinogradF4Avx512;
 
 struct WinogradConv {
   const TileFamily* tiles = nullptr;  // fp32

@@ -47,11 +47,11 @@ def _operands(convolution: Convolution) -> tuple[torch.Tensor, torch.Tensor, Geo
 
 
 def _inference(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
-    """With an affine and ReLU, weights packed before."""
+    """With an affine and ReLU, weights packed before; two forms of one weight are kept, hence clones."""
     x, w, g = _operands(convolution)
     scale, shift = torch.ones(w.shape[0]), torch.zeros(w.shape[0])
     calls: dict[str, Call] = {
-        algorithm.name.lower(): partial(engine.conv, x, w, scale, shift, None, True, g, algorithm)
+        algorithm.name.lower(): partial(engine.conv, x, w.clone(), scale, shift, None, True, g, algorithm)
         for algorithm in served
     }
     if can_fuse(x):

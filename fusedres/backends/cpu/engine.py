@@ -1,9 +1,9 @@
 """Our own convolutions (``csrc/cpu/conv``), and when they serve instead of oneDNN.
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
-the weights. Direct convolution has tiles for every CPU, and takes groups and dilation in inference; Winograd,
-AMX and training need AVX-512. A measured plan chooses, and without one the rules in
-``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
+the weights. Direct convolution, which takes groups and dilation in inference, and Winograd have kernels for
+every CPU; AMX is where it is, and training needs AVX-512. A measured plan chooses, and without one the rules
+in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
 """
 
 from __future__ import annotations
