@@ -153,6 +153,7 @@ def test_a_tile_that_nothing_keeps_from_spilling_is_left_out() -> None:
         ((2, 3, 32, 32), 3, Geometry((1, 1), (1, 1), (1, 2)), None),  # pixels between the taps
         ((2, 8, 32, 32), 3, Geometry((1, 1), (1, 1), (1, 1), 2), None),  # channels between them
         ((2, 3, 32, 32), 1, Geometry(), None),
+        ((2, 3, 32, 1), 3, Geometry((1, 1), (1, 1)), None),  # Triton makes a width of 1 a constant of its own
     ],
 )
 def test_runs_of_taps(shape: tuple[int, ...], taps: int, geometry: Geometry, run: Run | None) -> None:

@@ -28,13 +28,15 @@ class Run(NamedTuple):
 def run_of(x: Tensor, taps: int, g: Geometry) -> Run | None:
     """How a row of ``taps`` lies in ``x`` (N, C, H, W), channels_last.
 
-    None where it is no run (groups, dilation), and with channels enough to fill a block by themselves. Words
-    are such that those of every pixel's runs, and of the rows of ``x``, begin and end with a word.
+    None where it is no run (groups, dilation, rows of one pixel), and with channels enough to fill a block by
+    themselves. Words are such that those of every pixel's runs, and of the rows of ``x``, begin and end with a
+    word.
     """
     c = x.shape[1]
-    width = x.shape[3] if isinstance(x.shape[3], int) else 1  # of a symbolic one no multiple is known
-    if c >= FEW_CHANNELS or taps == 1 or g.groups > 1 or g.dilation[1] > 1:
+    known = isinstance(x.shape[3], int)
+    if c >= FEW_CHANNELS or taps == 1 or g.groups > 1 or g.dilation[1] > 1 or (known and x.shape[3] == 1):
         return None
+    width = x.shape[3] if known else 1  # of a symbolic one no multiple is known
     ends = width * c, g.stride[1] * c, (taps - g.padding[1]) * c
     word = math.gcd(*ends, WORD_BYTES // x.element_size())
     lead = -g.padding[1] * c % word
