@@ -48,6 +48,14 @@ def fingerprint(*tensors: Tensor | None) -> tuple[object, ...] | None:
     return tuple(marks)
 
 
+def _outside_inference_mode(make: Callable[[], V]) -> V:
+    """What is kept must count versions: weights packed with an affine hang on it, and are kept too."""
+    if not torch.is_inference_mode_enabled():
+        return make()
+    with torch.inference_mode(False), torch.no_grad():
+        return make()
+
+
 class _Entry(NamedTuple):
     marks: tuple[object, ...]
     storages: tuple[object, ...]
@@ -77,7 +85,7 @@ class DerivedCache(Generic[V]):
             entry = self._entries.get(key, {}).get(variant)  # type: ignore[no-untyped-call]
         if entry is not None and entry.marks == marks:
             return entry.value  # type: ignore[no-any-return]
-        value = make()
+        value = _outside_inference_mode(make)
         storages = tuple(t.untyped_storage() for t in (key, *others) if t is not None)
         with self._lock:
             variants = self._entries.setdefault(key, {})  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from torchvision.models.resnet import BasicBlock
 
 import fusedres
 from fusedres import FusedResNet
+from fusedres.ops._caches import running_affine
 from tests._parity import assert_same_bits, assert_within_two_x
 
 
@@ -156,6 +157,15 @@ def test_weights_made_in_inference_mode(x: Tensor, backend: str) -> None:
         model.layer1[0].conv1.weight.mul_(2)
         out = infer(model, x, backend)
     assert_same_bits(out.clone(), fresh(model, x, backend), "logits")
+
+
+def test_what_is_kept_from_inference_mode_counts_versions() -> None:
+    """Else whatever hangs on it too, such as weights packed with an affine, is made anew in every call."""
+    mean, var = torch.zeros(3), torch.ones(3)
+    with torch.inference_mode():
+        kept = running_affine(None, None, mean, var, 1e-5)
+        assert running_affine(None, None, mean, var, 1e-5) is kept
+    assert not any(tensor.is_inference() or tensor.requires_grad for tensor in kept)
 
 
 def test_two_threads_call_one_model(model: FusedResNet, x: Tensor, backend: str) -> None:
