@@ -28,9 +28,9 @@ class Run(NamedTuple):
 def run_of(x: Tensor, taps: int, g: Geometry) -> Run | None:
     """How a row of ``taps`` lies in ``x`` (N, C, H, W), channels_last.
 
-    None where it is no run (groups, dilation, rows of one pixel), and with channels enough to fill a block by
-    themselves. Words are such that those of every pixel's runs, and of the rows of ``x``, begin and end with a
-    word.
+    None where it is no run (groups, dilation, rows of one pixel), and with channels enough to fill a block
+    by themselves. Words are such that those of every pixel's runs, and of the rows of ``x``, begin and end
+    with a word.
     """
     c = x.shape[1]
     known = isinstance(x.shape[3], int)
