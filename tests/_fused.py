@@ -57,8 +57,9 @@ def assert_same_in_float64(ours: Results, ref: Results, plain: Results, what: st
     """Two float64 runs of one model that differ by the order of their sums.
 
     How far such a reordering carries depends on the model's conditioning, which plain PyTorch's fp32
-    error measures: fp32 rounds 2²⁹ times as coarsely. The factor 8 is for the spread between two samples
-    of a maximum of rounding errors, and for the two runs having an error each.
+    error measures: fp32 rounds 2²⁹ times as coarsely. The factor 64 is for the spread between two samples
+    of a maximum of rounding errors, a few values each in the smallest models, and for the two runs having
+    an error each; anything done in fp32 would be off by 2²⁹.
     """
     assert ours.keys() == ref.keys()
     for name, r in ref.items():
@@ -67,7 +68,7 @@ def assert_same_in_float64(ours: Results, ref: Results, plain: Results, what: st
             assert torch.equal(o, r), f"{what}: {name}: {o} instead of {r}"
             continue
         conditioning = largest(plain[name].double() - r) * 2.0**-29
-        allowed = 8 * conditioning + 8 * torch.finfo(torch.float64).eps * largest(r)
+        allowed = 64 * conditioning + 8 * torch.finfo(torch.float64).eps * largest(r)
         error = largest(o - r)
         assert error <= allowed, f"{what}: {name}: float64 error {error:.3e} > {allowed:.3e}"
 
