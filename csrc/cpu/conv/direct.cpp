@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kSmallWeights = 1300 * 1024;
 constexpr int64_t kSmallBlock = 160 * 1024;
 constexpr int64_t kLargeBlock = 512 * 1024;
-constexpr int64_t kFewRows = 12;  // of a half: fewer do not pay for loading the weights' tiles
+constexpr int64_t kFewRows = 12;  // of a strip: fewer do not pay for loading the weights' tiles
 constexpr int64_t kSharedWeightsOfParts = 1700 * 1024;  // splitting panels, each thread packs all pixels
 constexpr int64_t kLargeBlockOfParts = 800 * 1024;  // packed: 1024 -> 512 at 14 x 14 from 92 to 108 GFLOP/s
 constexpr int64_t kBlockTiles = 256;
@@ -65,8 +65,9 @@ bool DirectConv::packs_inputs(int64_t taps, int64_t panels) const {
 void DirectConv::pack(const TileCommon& common, const Tile& tile, char* packed_input) const {
   const int64_t bytes = tiles->packing->bytes(common.run);
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
-    const char* const halves[2] = {tile.in[0] + common.taps[tap], tile.in[1] + common.taps[tap]};
-    tiles->packing->pack(halves, common.rows, common.in_step, common.run, packed_input + tap * bytes);
+    const char* strips[kMostStrips];
+    for (int64_t strip = 0; strip < tiles->strips; ++strip) strips[strip] = tile.in[strip] + common.taps[tap];
+    tiles->packing->pack(strips, common.rows, common.in_step, common.run, packed_input + tap * bytes);
   }
 }
 
@@ -83,8 +84,8 @@ void DirectConv::plan(int64_t for_threads) {
   const PackedHeader& header = packed_header(packed);
   const int64_t panels = header.filter.panels();
   const int64_t weights = panels * panel_bytes(header);
-  halves_in_step = 1;
-  const int64_t fewest_tiles = ceil_div(Segments(*this, tiles->max_rows).count(), 2);
+  strips_in_step = 1;
+  const int64_t fewest_tiles = Segments(*this).tile_count();
   // By pixels a thread reads, in the next convolution, mostly what it wrote in this one, and all weights; by
   // panels it reads all inputs, half of them from the other core's cache. Where the weights stay in L2 pixels
   // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block from 545 to 510 us).
@@ -93,13 +94,13 @@ void DirectConv::plan(int64_t for_threads) {
                                         weights > in.images * in.image));
   // 196 pixels are 7 tiles of up to 32, 4 for one thread and 3 for the other, or 8 of up to 26.
   if (packs_always() && !split_panels) {
-    halves_in_step = 2 * threads;
-    if (Segments(*this, tiles->max_rows).length < kFewRows) halves_in_step = 1;
+    strips_in_step = 2 * threads;
+    if (Segments(*this).length < kFewRows) strips_in_step = 1;
   }
-  const Segments segments(*this, tiles->max_rows);
-  const int64_t tile_count = ceil_div(segments.count(), 2);
-  const int64_t tile_bytes = input_bytes(2 * segments.length);
-  const int64_t written = 2 * segments.length * out.pixel * (residual.data != nullptr ? 2 : 1);
+  const Segments segments(*this);
+  const int64_t tile_count = segments.tile_count(), tile_pixels = segments.strips * segments.length;
+  const int64_t tile_bytes = input_bytes(tile_pixels);
+  const int64_t written = tile_pixels * out.pixel * (residual.data != nullptr ? 2 : 1);
   const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;
   const int64_t large = packs_always() ? kLargeBlockOfParts : kLargeBlock;
   block =
@@ -134,16 +135,16 @@ int64_t DirectConv::chunks() const { return piece_count(threads); }
 struct DirectConv::Walk {
   const DirectConv& conv;
   const PackedHeader& header = packed_header(conv.packed);
-  const Segments segments{conv, conv.tiles->max_rows};
+  const Segments segments{conv};
   const Taps taps{conv};
   const int64_t element = element_size(data_type(static_cast<Algorithm>(header.algorithm)));
   const int64_t panels = header.filter.panels(), weights_of_panel = panel_bytes(header);
-  const int64_t tile_count = ceil_div(segments.count(), 2);
-  const int64_t tile_bytes = 2 * segments.length * conv.in.pixel * conv.step_w * conv.step_h;
+  const int64_t tile_count = segments.tile_count();
+  const int64_t tile_bytes = segments.strips * segments.length * conv.in.pixel * conv.step_w * conv.step_h;
   TileCommon common;
   int64_t packed_bytes = 0;  // of a tile's inputs; 0: these are read where they lie
   PackedTiles& held = packed_tiles;
-  TileKernel kernels[2];  // for one half and for two
+  TileKernel kernels[kMostStrips];  // for one strip, two, ...
 
   explicit Walk(const DirectConv& conv) : conv(conv) {
     common.rows = segments.length;
@@ -160,7 +161,8 @@ struct DirectConv::Walk {
     if (held.serial != conv.serial)
       held = {conv.serial, packs ? scratch_memory(packed_bytes * conv.block, Scratch::kInputs) : nullptr, {}};
     const auto kernel = packs ? conv.tiles->packing->kernel : conv.tiles->kernel;
-    for (int halves = 1; halves <= 2; ++halves) kernels[halves - 1] = kernel(segments.length, halves);
+    for (int64_t strips = 1; strips <= segments.strips; ++strips)
+      kernels[strips - 1] = kernel(segments.length, strips);
   }
 
   Weights weights(int64_t panel) const {
@@ -171,36 +173,50 @@ struct DirectConv::Walk {
   // then.
   void over(Range tiles, Range of_panels, const Weights& after) const {
     Tile list[kBlockTiles];
-    const int64_t own_pixels = segments.own_pixels(2 * tiles.begin);
+    const int64_t own_pixels = segments.own_pixels(segments.first_of(tiles.begin));
     for (int64_t from = tiles.begin; from < tiles.end; from += conv.block) {
       const Range now{from, std::min(from + conv.block, tiles.end)};
-      for (int64_t t = 0; t < now.size(); ++t)
-        for (int half = 0; half < 2; ++half)
-          segments.place(conv, std::min(2 * (from + t) + half, segments.count() - 1), half, list[t]);
-      for (int64_t p = of_panels.begin; p < of_panels.end; ++p)
+      for (int64_t t = 0; t < now.size(); ++t) segments.place(conv, from + t, list[t]);
+      Panel at;
+      for (int64_t p = of_panels.begin; p < of_panels.end; ++p) {
+        go_on_to(p, at, list, now.size());
         panel_over(
             list, now, p,
             p + 1 < of_panels.end ? weights(p + 1)
             : now.end < tiles.end ? weights(of_panels.begin)
                                   : after);
+      }
       if (!conv.split_panels)
         conv.watcher.tell(
-            own_pixels, std::max(own_pixels, segments.pixels_before(2 * now.begin)),
-            segments.pixels_before(std::min(2 * now.end, segments.count())));
+            own_pixels, std::max(own_pixels, segments.pixels_before(segments.first_of(now.begin))),
+            segments.pixels_before(segments.first_of(now.end)));
     }
   }
 
  private:
-  void panel_over(const Tile* list, Range now, int64_t panel, const Weights& coming) const {
-    const int64_t first = panel * kPanel, input = first_channel(header, panel) * element;
+  // What the tiles' pointers have been moved on by: bytes of a pixel.
+  struct Panel {
+    int64_t input = 0, output = 0;
+  };
+
+  // In place: copying the tiles for every panel took 5% of the time of 64 -> 256 with AVX2.
+  void go_on_to(int64_t panel, Panel& at, Tile* list, int64_t count) const {
+    const Panel wanted{first_channel(header, panel) * element, panel * kPanel * element};
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t strip = 0; strip < segments.strips; ++strip) {
+        Tile& tile = list[t];
+        tile.in[strip] += wanted.input - at.input;
+        tile.out[strip] += wanted.output - at.output;
+        if (conv.residual.data != nullptr) tile.residual[strip] += wanted.output - at.output;
+      }
+    at = wanted;
+  }
+
+  void panel_over(Tile* list, Range now, int64_t panel, const Weights& coming) const {
+    const int64_t first = panel * kPanel;
     const bool fresh = !held.are(now);
     for (int64_t t = 0; t < now.size(); ++t) {
-      Tile tile = list[t];
-      for (int half = 0; half < 2; ++half) {
-        tile.in[half] += input;
-        tile.out[half] += first * element;
-        if (tile.residual[half] != nullptr) tile.residual[half] += first * element;
-      }
+      Tile& tile = list[t];
       tile.weights = weights(panel).data;
       tile.scale = conv.epilogue.scale + first;
       tile.shift = conv.epilogue.shift + first;
@@ -218,8 +234,7 @@ struct DirectConv::Walk {
         if (fresh) conv.pack(common, tile, packed_input);
         tile.in[0] = packed_input;
       }
-      const bool one_half = 2 * (now.begin + t) + 1 == segments.count();
-      kernels[one_half ? 0 : 1](common, tile);
+      kernels[tile.strips - 1](common, tile);
     }
     held.tiles = now;
   }

@@ -25,8 +25,8 @@ struct DirectConv {
   int64_t threads = 1;
   bool split_panels = false;
   int64_t block = 1;
-  // A dense map is cut for a multiple of so many halves, as far as these come out equal.
-  int64_t halves_in_step = 1;
+  // A dense map is cut for a multiple of so many strips, as far as these come out equal.
+  int64_t strips_in_step = 1;
   // Where pixels are shared out: parts into which the panels of a block can be cut.
   int64_t panel_parts = 1;
   uint64_t serial = 0;  // of this plan; no other has it

@@ -6,6 +6,7 @@
 
 #include "common/element.h"
 #include "cpu/conv/parts.h"
+#include "cpu/conv/support.h"
 #include "cpu/conv/winograd_f4.h"
 
 namespace fusedres::conv {
@@ -70,13 +71,22 @@ class Panel {
   std::vector<T> gathered_;
 };
 
-// [r][s][c][32]: a k-step of the fp32 tile reads 32 filters of one input value.
+// A step's values of 32 filters, `width` values a filter, in the passes of `steps` steps.
+template <typename T>
+void put_step(
+    const PackedHeader& header, const T* values, int64_t width, int64_t step, int64_t steps, T* out) {
+  const int64_t pass = header.pass * width;
+  for (int64_t at = 0; at < kPanel * width; at += pass)
+    std::copy_n(values + at, pass, out + at * steps + step * pass);
+}
+
+// [pass][r][s][c][filter of the pass]: a step of the fp32 tile reads the filters of one input value.
 void pack_direct_f32(const PackedHeader& header, Panel<float>& panel, float* out) {
   const int64_t channels = header.run, taps = header.filter.rows * header.filter.cols;
   for (int64_t c = 0; c < channels; ++c) {
     const float* gathered = panel.channel(c);
     for (int64_t tap = 0; tap < taps; ++tap)
-      std::copy_n(gathered + tap * kPanel, kPanel, out + (tap * channels + c) * kPanel);
+      put_step(header, gathered + tap * kPanel, 1, tap * channels + c, taps * channels, out);
   }
 }
 
@@ -109,11 +119,10 @@ struct WinogradF4 {
   }
 };
 
-// U = G g G' of one channel's 32 filters, in double and rounded once; point q goes to out + q * point. Often
-// the points lie a power of two apart and share a set of L1, so whole lines are written there, once.
+// U = G g G' of one channel's 32 filters, [point][filter], in double and rounded once. It is copied to its
+// place by whole lines: often the points lie a power of two apart and share a set of L1.
 template <class F>
-void winograd_filters(const float* __restrict g, int64_t point, float* __restrict out) {
-  float u[F::kSide * F::kSide][kPanel];
+void winograd_filters(const float* __restrict g, float (&u)[F::kSide * F::kSide][kPanel]) {
   for (int64_t k = 0; k < kPanel; ++k) {
     double half[3][F::kSide];
     for (int s = 0; s < 3; ++s)
@@ -124,26 +133,31 @@ void winograd_filters(const float* __restrict g, int64_t point, float* __restric
       for (int j = 0; j < F::kSide; ++j) u[i * F::kSide + j][k] = static_cast<float>(whole[j]);
     }
   }
-  for (int q = 0; q < F::kSide * F::kSide; ++q) std::copy_n(u[q], kPanel, out + q * point);
 }
 
-// [points][c][32]
+// [point][pass][c][filter of the pass]
 template <class F>
 void pack_winograd_f32(const PackedHeader& header, Panel<float>& panel, float* out) {
-  const int64_t point = header.filter.in_channels * kPanel;
-  for (int64_t c = 0; c < header.filter.in_channels; ++c)
-    winograd_filters<F>(panel.channel(c), point, out + c * kPanel);
+  constexpr int kPoints = F::kSide * F::kSide;
+  const int64_t channels = header.filter.in_channels;
+  float u[kPoints][kPanel];
+  for (int64_t c = 0; c < channels; ++c) {
+    winograd_filters<F>(panel.channel(c), u);
+    for (int q = 0; q < kPoints; ++q) put_step(header, u[q], 1, c, channels, out + q * channels * kPanel);
+  }
 }
 
-// [r][s][c / 2][32][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
+// [pass][r][s][c / 2][filter of the pass][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
 void pack_dot_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
   const int64_t channels = header.run, taps = header.filter.rows * header.filter.cols;
+  std::vector<BFloat16> pairs(taps * 2 * kPanel);
   for (int64_t c = 0; c < channels; ++c) {
     const BFloat16* gathered = panel.channel(c);
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      BFloat16* to = out + ((tap * channels + c) / 2 * kPanel) * 2 + c % 2;
-      for (int64_t k = 0; k < kPanel; ++k) to[2 * k] = gathered[tap * kPanel + k];
-    }
+    for (int64_t i = 0; i < taps * kPanel; ++i) pairs[2 * i + c % 2] = gathered[i];
+    if (c % 2 == 0) continue;
+    for (int64_t tap = 0; tap < taps; ++tap)
+      put_step(
+          header, pairs.data() + tap * 2 * kPanel, 2, (tap * channels + c) / 2, taps * channels / 2, out);
   }
 }
 
@@ -229,7 +243,7 @@ int64_t panel_bytes(const PackedHeader& header) {
 }
 
 PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
-  PackedHeader header{PackedHeader::kMagic, static_cast<int64_t>(algorithm), 0, 1, 0, filter};
+  PackedHeader header{PackedHeader::kMagic, static_cast<int64_t>(algorithm), 0, 1, 0, kPanel, filter};
   if (algorithm == Algorithm::kDirectBf16Dot) header.group = 2;
   // A stem's 7 columns of 3 channels, padded to 4, make 28 of a tile's 32 multiplications; padded to 32
   // each, they would make 21 of 224.
@@ -239,6 +253,7 @@ PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
   header.run = quad_blocks(header) > 0
                    ? filter.group_inputs()
                    : std::min(round_up(widest_run(filter), header.group), packed_channels(header));
+  header.pass = tiles_of(header).pass;
   header.bytes = kPackedDataOffset + filter.panels() * panel_bytes(header);
   return header;
 }

@@ -15,6 +15,8 @@ struct PackedHeader {
   int64_t bytes;  // of the whole buffer: what a kernel may read
   int64_t group;  // channels are stored, and read, in multiples of this (AMX: 32, or a stem's 4)
   int64_t run;    // channels that a panel's filters read: all, or those of the groups they lie in
+  int64_t pass;   // filters whose weights lie side by side: a panel's, or those of a pass of its tile
+                  // (vector_tile.h)
   Filter filter;
 };
 
@@ -22,7 +24,7 @@ struct PackedHeader {
 constexpr int64_t kMostTaps = 128;
 
 // Vectors of the weights are loaded aligned: 64 bytes each.
-constexpr int64_t kPackedDataOffset = 128;
+constexpr int64_t kPackedDataOffset = 192;
 static_assert(sizeof(PackedHeader) <= kPackedDataOffset);
 
 inline const PackedHeader& packed_header(const void* packed) {

@@ -12,19 +12,25 @@ namespace fusedres::conv {
 struct Segments {
   int64_t images, rows, width;  // pixels that lie evenly: a row, or everything if it is dense
   int64_t length, per_row;
+  int64_t strips;  // of a tile, at most
 
-  Segments(const DirectConv& conv, int64_t max_rows) {
+  explicit Segments(const DirectConv& conv) {
     const bool even = conv.step_h == 1 && conv.step_w == 1 && conv.in.dense() && conv.out.dense() &&
                       conv.in.width == conv.out.width && conv.in.height == conv.out.height &&
                       (conv.residual.data == nullptr || conv.residual.dense());
     images = even ? 1 : conv.out.images;
     rows = even ? 1 : conv.out.height;
     width = even ? conv.out.images * conv.out.height * conv.out.width : conv.out.width;
-    length = ceil_div(width, round_up(ceil_div(width, max_rows), even ? conv.halves_in_step : 1));
+    length = ceil_div(width, round_up(ceil_div(width, conv.tiles->max_rows), even ? conv.strips_in_step : 1));
     per_row = ceil_div(width, length);
+    strips = conv.tiles->strips;
   }
 
   int64_t count() const { return images * rows * per_row; }
+
+  // The strips of a tile are segments that follow each other.
+  int64_t tile_count() const { return ceil_div(count(), strips); }
+  int64_t first_of(int64_t tile) const { return first_of_part(count(), tile, tile_count()); }
 
   // Output pixels of the lines that end before `segment`; where everything is one line, of the segments.
   int64_t pixels_before(int64_t segment) const {
@@ -36,15 +42,24 @@ struct Segments {
     return pixels_before(images * rows == 1 ? segment : round_up(segment, per_row));
   }
 
-  void place(const DirectConv& conv, int64_t segment, int half, Tile& tile) const {
+  // A tile's strips; those that it lacks repeat its last.
+  void place(const DirectConv& conv, int64_t index, Tile& tile) const {
+    const int64_t first = first_of(index);
+    tile.strips = first_of(index + 1) - first;
+    for (int64_t strip = 0; strip < strips; ++strip)
+      place(conv, first + std::min(strip, tile.strips - 1), strip, tile);
+  }
+
+ private:
+  void place(const DirectConv& conv, int64_t segment, int64_t strip, Tile& tile) const {
     const int64_t row = segment / per_row;
     const int64_t wanted = segment % per_row * length;
     const int64_t x = std::min(wanted, width - length);
     const int64_t n = row / rows, y = row % rows;
-    tile.in[half] = conv.in.at(n, y * conv.step_h, x * conv.step_w);
-    tile.out[half] = conv.out.at(n, y, x);
-    tile.residual[half] = conv.residual.data != nullptr ? conv.residual.at(n, y, x) : nullptr;
-    tile.skip[half] = wanted - x;
+    tile.in[strip] = conv.in.at(n, y * conv.step_h, x * conv.step_w);
+    tile.out[strip] = conv.out.at(n, y, x);
+    tile.residual[strip] = conv.residual.data != nullptr ? conv.residual.at(n, y, x) : nullptr;
+    tile.skip[strip] = wanted - x;
   }
 };
 

@@ -1,17 +1,20 @@
 // The one inner kernel: a few output pixels by 32 filters, all sums in registers.
 //
-// A tile is two runs ("halves") of up to kTileRows pixels each. Inside a half the pixels lie `in_step` bytes
-// apart; the halves start anywhere. Two halves of 7 rows by two vectors are 28 of AVX-512's 32 registers,
-// and 7 divides every row of a ResNet (112, 56, 28, 14, 7).
+// A tile is a few strips of up to TileFamily::max_rows pixels each. Inside a strip the pixels lie `in_step`
+// bytes apart; the strips start anywhere. AVX-512 takes two strips of 7: by two vectors they are 28 of its 32
+// registers, and 7 divides every row of a ResNet (112, 56, 28, 14, 7). Where there are 16 registers a tile is
+// six pixels, each a strip of its own: nothing divides the rows, and nothing need.
 #pragma once
 
 #include <cstdint>
+
+#include "cpu/conv/shape.h"
 
 namespace fusedres::conv {
 
 // What every tile of a convolution has in common.
 struct TileCommon {
-  int64_t rows = 0;               // pixels of a half
+  int64_t rows = 0;               // pixels of a strip
   int64_t in_step = 0;            // bytes from a pixel's input to the next pixel's
   int64_t out_step = 0;           // the same of the output
   int64_t residual_step = 0;      // and of the residual
@@ -21,16 +24,18 @@ struct TileCommon {
   float floor = 0;  // 0 with ReLU, -infinity without
 };
 
-// Pixels of both halves, at most.
+constexpr int kMostStrips = 6;
+// Pixels of a tile, at most.
 constexpr int64_t kMostTileRows = 32;
 
 struct Tile {
-  const char* in[2];
-  char* out[2];
-  const char* residual[2];  // null: none
-  int64_t skip[2];          // leading pixels that a neighbour stores: computed, not stored
-  const char* weights;      // of the panel
-  const float* scale;       // 32 values each
+  int64_t strips;
+  const char* in[kMostStrips];
+  char* out[kMostStrips];
+  const char* residual[kMostStrips];  // null: none
+  int64_t skip[kMostStrips];          // leading pixels that a neighbour stores: computed, not stored
+  const char* weights;                // of the panel
+  const float* scale;                 // 32 values each
   const float* shift;
   int64_t channels;  // filters to store, 1 to 32
   // What will be wanted next (a panel's weights, a tile's input), prefetched while this tile computes: at
@@ -45,17 +50,20 @@ using TileKernel = void (*)(const TileCommon&, const Tile&);
 struct InputPacking {
   int64_t worth_panels;  // fewest panels that pay for packing; 0: the family has no other kernels
   int64_t (*bytes)(int64_t run);
-  // Pack `run` values of each of the `rows` pixels of two halves; pixels lie `step` bytes apart.
-  void (*pack)(const char* const halves[2], int64_t rows, int64_t step, int64_t run, char* out);
-  TileKernel (*kernel)(int64_t rows, int64_t halves);
+  // Pack `run` values of each of the `rows` pixels of each strip; a strip's pixels lie `step` bytes apart.
+  // All of the family's strips are packed: a tile that has fewer repeats one.
+  void (*pack)(const char* const* strips, int64_t rows, int64_t step, int64_t run, char* out);
+  TileKernel (*kernel)(int64_t rows, int64_t strips);
 };
 
 // The tile kernels of one algorithm on one instruction set.
 struct TileFamily {
-  int64_t max_rows;     // of a half
+  int64_t strips;       // of a tile, at most
+  int64_t max_rows;     // of a strip
+  int64_t pass;         // filters whose weights lie side by side: a panel's 32, or fewer
   int64_t input_group;  // values of a step: the run is a multiple of this, or packing fills up the last step
-  // The kernel for `rows` pixels a half (1 to max_rows) and 1 or 2 halves.
-  TileKernel (*kernel)(int64_t rows, int64_t halves);
+  // The kernel for strips of `rows` pixels, 1 to max_rows, and so many of them.
+  TileKernel (*kernel)(int64_t rows, int64_t strips);
   // Called by each thread before and after its tiles; may be null (AMX sets up its tile registers).
   void (*enter)(const TileCommon&);
   void (*leave)();

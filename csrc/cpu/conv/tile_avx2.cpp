@@ -4,9 +4,8 @@
 
 namespace fusedres::conv {
 
-const TileFamily kTilesF32Avx2 = {avx2::kTileRows, 1, avx2::vector_tile_of<avx2::Float32>, nullptr, nullptr};
-const TileFamily kTilesBf16Avx2 = {
-    avx2::kTileRows, 2, avx2::vector_tile_of<avx2::PairsBf16>, nullptr, nullptr};
-const TileFamily kTilesGroupsAvx2 = {avx2::kGroupRows, 4, avx2::group_tile_kernel, nullptr, nullptr};
+const TileFamily kTilesF32Avx2 = avx2::kVectorTiles<avx2::Float32>;
+const TileFamily kTilesBf16Avx2 = avx2::kVectorTiles<avx2::PairsBf16>;
+const TileFamily kTilesGroupsAvx2 = avx2::kGroupTiles;
 
 }  // namespace fusedres::conv

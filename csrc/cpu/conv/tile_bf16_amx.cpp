@@ -112,6 +112,6 @@ TileKernel kernel(int64_t, int64_t halves) { return halves == 2 ? amx_tile<2> : 
 
 }  // namespace
 
-const TileFamily kTilesBf16Amx = {16, kStep, kernel, enter, leave};
+const TileFamily kTilesBf16Amx = {2, 16, kPanel, kStep, kernel, enter, leave};
 
 }  // namespace fusedres::conv

@@ -24,6 +24,6 @@ TileKernel kernel(int64_t rows, int64_t halves) {
 
 }  // namespace
 
-const TileFamily kTilesBf16Avx512 = {7, 2, kernel, nullptr, nullptr};
+const TileFamily kTilesBf16Avx512 = {2, 7, kPanel, 2, kernel, nullptr, nullptr};
 
 }  // namespace fusedres::conv

@@ -52,7 +52,7 @@ void leave() { _tile_release(); }
 
 // [channels / 32][half][part][pixel][16][2]
 template <int kParts>
-void pack(const char* const halves[2], int64_t rows, int64_t step, int64_t run, char* out) {
+void pack(const char* const* halves, int64_t rows, int64_t step, int64_t run, char* out) {
   for (int64_t half = 0; half < 2; ++half)
     for (int64_t row = 0; row < rows; ++row) {
       const auto* values = reinterpret_cast<const float*>(halves[half] + row * step);
@@ -206,7 +206,7 @@ constexpr InputPacking kPacking = {0, packed_bytes<kParts>, pack<kParts>, kernel
 
 }  // namespace
 
-const TileFamily kTilesF32Amx = {16, kStep, kernel<3>, enter, leave, &kPacking<3>};
-const TileFamily kTiles2F32Amx = {16, kStep, kernel<2>, enter, leave, &kPacking<2>};
+const TileFamily kTilesF32Amx = {2, 16, kPanel, kStep, kernel<3>, enter, leave, &kPacking<3>};
+const TileFamily kTiles2F32Amx = {2, 16, kPanel, kStep, kernel<2>, enter, leave, &kPacking<2>};
 
 }  // namespace fusedres::conv

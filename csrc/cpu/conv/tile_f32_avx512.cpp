@@ -49,7 +49,7 @@ inline __attribute__((always_inline)) void pack_four(
 
 int64_t packed_bytes(int64_t run) { return round_up(run, 4) * kPackedRows * 4; }
 
-void pack(const char* const halves[2], int64_t rows, int64_t step, int64_t run, char* to) {
+void pack(const char* const* halves, int64_t rows, int64_t step, int64_t run, char* to) {
   const float* pixels[kPackedRows];
   for (int64_t i = 0; i < kPackedRows; ++i) {
     const int64_t row = std::min(i, 2 * rows - 1);
@@ -68,6 +68,6 @@ constexpr InputPacking kPacking = {8, packed_bytes, pack, packed_kernel};
 
 }  // namespace
 
-const TileFamily kTilesF32Avx512 = {7, 1, kernel, nullptr, nullptr, &kPacking};
+const TileFamily kTilesF32Avx512 = {2, 7, kPanel, 1, kernel, nullptr, nullptr, &kPacking};
 
 }  // namespace fusedres::conv

@@ -3,6 +3,6 @@
 
 namespace fusedres::conv {
 
-const TileFamily kTilesGroupsAvx512 = {avx512::kGroupRows, 4, avx512::group_tile_kernel, nullptr, nullptr};
+const TileFamily kTilesGroupsAvx512 = avx512::kGroupTiles;
 
 }  // namespace fusedres::conv

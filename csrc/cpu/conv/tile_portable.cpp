@@ -4,11 +4,8 @@
 
 namespace fusedres::conv {
 
-const TileFamily kTilesF32Portable = {
-    portable::kTileRows, 1, portable::vector_tile_of<portable::Float32>, nullptr, nullptr};
-const TileFamily kTilesBf16Portable = {
-    portable::kTileRows, 2, portable::vector_tile_of<portable::PairsBf16>, nullptr, nullptr};
-const TileFamily kTilesGroupsPortable = {
-    portable::kGroupRows, 4, portable::group_tile_kernel, nullptr, nullptr};
+const TileFamily kTilesF32Portable = portable::kVectorTiles<portable::Float32>;
+const TileFamily kTilesBf16Portable = portable::kVectorTiles<portable::PairsBf16>;
+const TileFamily kTilesGroupsPortable = portable::kGroupTiles;
 
 }  // namespace fusedres::conv

@@ -1,8 +1,12 @@
-// The register tile in vectors of any width, for AVX2 and for every CPU: up to 2 halves of 3 pixels by two
-// vectors of filters, 12 of 16 registers. Include only from tile_<isa>.cpp.
+// The register tile in vectors of any width, for AVX2 and for every CPU: up to six pixels by two vectors of
+// filters, 12 of 16 registers. Include only from tile_<isa>.cpp.
 //
-// A panel is passed over 32 / (2 * kLanes) times: twice by AVX2 (6 x 16), four times by vectors of 4.
+// A panel is passed over 32 / (2 * kLanes) times: twice by AVX2 (6 x 16), four times by vectors of 4. The
+// weights of a pass follow those of the one before.
 #pragma once
+
+#include <algorithm>
+#include <type_traits>
 
 #include "cpu/conv/multiply_add.h"
 #include "cpu/conv/shape.h"
@@ -17,7 +21,8 @@ using conv::TileKernel;
 
 constexpr int64_t kPass = 2 * kLanes;  // filters
 constexpr int64_t kPasses = kPanel / kPass;
-constexpr int kTileRows = 3;
+constexpr int kTilePixels = 6;
+constexpr int kUnrolled = 4;  // steps
 
 template <typename T>
 FUSEDRES_INLINE T read(const char* from) {
@@ -26,20 +31,47 @@ FUSEDRES_INLINE T read(const char* from) {
   return value;
 }
 
+// sum += a * b, in place: left to itself the compiler puts sums where a was, and spills.
+FUSEDRES_INLINE void accumulate(Vec& sum, Vec a, Vec b) {
+#if defined(__FMA__) && !defined(__AVX512F__)
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+#else
+  sum = multiply_add(a, b, sum);
+#endif
+}
+
+// Where the 4 bytes lie that a pixel has for a step. Six pointers and one distance: left to itself the
+// compiler moves all six on.
+template <int kPixels>
+struct Input {
+  const char* pixels[kPixels];
+  int64_t distance;
+
+  FUSEDRES_INLINE Input(const Tile& tile, int64_t tap) : distance(tap) {
+#pragma GCC unroll 6
+    for (int pixel = 0; pixel < kPixels; ++pixel) pixels[pixel] = tile.in[pixel];
+  }
+  FUSEDRES_INLINE const char* at(int pixel, int ahead) const { return pixels[pixel] + distance + 4 * ahead; }
+  FUSEDRES_INLINE void go_on(int64_t steps) {
+    distance += 4 * steps;
+    asm("" : "+r"(distance));
+  }
+};
+
 // One input value a step.
 struct Float32 {
   using Element = float;
   static constexpr int64_t kGroup = 1;
 
-  template <int kRows>
+  template <int kPixels>
   static FUSEDRES_INLINE void step(
-      Vec (&sum)[kRows][2], const char* rows, int64_t row_step, const char* weights) {
+      Vec (&sum)[kPixels][2], const Input<kPixels>& input, int ahead, const char* weights) {
     const Vec b0 = read<Vec>(weights), b1 = read<Vec>(weights + sizeof(Vec));
-#pragma GCC unroll 3
-    for (int row = 0; row < kRows; ++row) {
-      const Vec a = splat(read<float>(rows + row * row_step));
-      sum[row][0] = multiply_add(a, b0, sum[row][0]);
-      sum[row][1] = multiply_add(a, b1, sum[row][1]);
+#pragma GCC unroll 6
+    for (int pixel = 0; pixel < kPixels; ++pixel) {
+      const Vec a = splat(read<float>(input.at(pixel, ahead)));
+      accumulate(sum[pixel][0], a, b0);
+      accumulate(sum[pixel][1], a, b1);
     }
   }
 };
@@ -53,113 +85,157 @@ struct PairsBf16 {
   static FUSEDRES_INLINE Vec first(UintVec pairs) { return bit_cast<Vec>(pairs << 16); }
   static FUSEDRES_INLINE Vec second(UintVec pairs) { return bit_cast<Vec>(pairs & 0xffff0000u); }
 
-  template <int kRows>
+  template <int kPixels>
   static FUSEDRES_INLINE void step(
-      Vec (&sum)[kRows][2], const char* rows, int64_t row_step, const char* weights) {
+      Vec (&sum)[kPixels][2], const Input<kPixels>& input, int ahead, const char* weights) {
     const UintVec b0 = read<UintVec>(weights), b1 = read<UintVec>(weights + sizeof(UintVec));
-#pragma GCC unroll 3
-    for (int row = 0; row < kRows; ++row) {
-      const UintVec a = UintVec{} + read<uint32_t>(rows + row * row_step);
-      sum[row][0] = multiply_add(first(a), first(b0), sum[row][0]);
-      sum[row][1] = multiply_add(first(a), first(b1), sum[row][1]);
-      sum[row][0] = multiply_add(second(a), second(b0), sum[row][0]);
-      sum[row][1] = multiply_add(second(a), second(b1), sum[row][1]);
+#pragma GCC unroll 6
+    for (int pixel = 0; pixel < kPixels; ++pixel) {
+      const UintVec a = UintVec{} + read<uint32_t>(input.at(pixel, ahead));
+      accumulate(sum[pixel][0], first(a), first(b0));
+      accumulate(sum[pixel][1], first(a), first(b1));
+      accumulate(sum[pixel][0], second(a), second(b0));
+      accumulate(sum[pixel][1], second(a), second(b1));
     }
   }
 };
 
-// relu?(sum * scale + shift + residual) of filters [first, first + kLanes) of a panel, of one pixel.
-template <typename T>
-FUSEDRES_INLINE void store_vector(
-    Vec sum, const TileCommon& common, const Tile& tile, int half, int64_t row, int64_t first) {
+// A pixel's kLanes outputs, and what they need but for where they lie.
+struct Epilogue {
+  Vec floor, scale, shift;
+
+  // relu?(sum * scale + shift + residual) of the first `lanes` filters.
+  template <bool kResidual, typename T>
+  FUSEDRES_INLINE void write(Vec sum, const char* residual, char* out, int lanes) const {
+    Vec value = multiply_add(sum, scale, shift);
+    if constexpr (kResidual) value += load(reinterpret_cast<const T*>(residual), lanes);
+    store(reinterpret_cast<T*>(out), at_least(floor, value), lanes);
+  }
+};
+
+// write(epilogue, lanes, has residual) for filters [first, first + kLanes) of the panel, if any are there.
+template <class Write>
+FUSEDRES_INLINE void with_epilogue(
+    const TileCommon& common, const Tile& tile, int64_t first, const Write& write) {
   const int64_t left = tile.channels - first;
   if (left <= 0) return;
-  const int lanes = left < kLanes ? static_cast<int>(left) : kLanes;
-  Vec value = multiply_add(sum, load(tile.scale + first, kLanes), load(tile.shift + first, kLanes));
-  if (tile.residual[half] != nullptr) {
-    const char* residual = tile.residual[half] + row * common.residual_step;
-    value += load(reinterpret_cast<const T*>(residual) + first, lanes);
-  }
-  const Vec floor = splat(common.floor);
-  value = value < floor ? floor : value;  // a NaN passes through, as it does through torch's ReLU
-  store(reinterpret_cast<T*>(tile.out[half] + row * common.out_step) + first, value, lanes);
+  // Read once: after each store the compiler would read it again.
+  const Epilogue epilogue{
+      splat(common.floor), load(tile.scale + first, kLanes), load(tile.shift + first, kLanes)};
+  const auto write_lanes = [&](int lanes) __attribute__((always_inline)) {
+    tile.residual[0] != nullptr ? write(epilogue, lanes, std::true_type{})
+                                : write(epilogue, lanes, std::false_type{});
+  };
+  left >= kLanes ? write_lanes(kLanes) : write_lanes(static_cast<int>(left));
 }
 
-// Filters [first, first + kPass) of the panel; `ahead` goes on by `ahead_step` bytes a step.
-template <class Arithmetic, int kRows, int kHalves>
+// The running totals of long sums are kept in memory (L1): total[i] += the i-th sum, which is 0 again.
+template <int kPixels>
+FUSEDRES_INLINE void move_to_total(Vec (&sum)[kPixels][2], Vec* total, bool fresh) {
+#pragma GCC unroll 12
+  for (int i = 0; i < 2 * kPixels; ++i) {
+    total[i] = fresh ? sum[i / 2][i % 2] : total[i] + sum[i / 2][i % 2];
+    sum[i / 2][i % 2] = Vec{};
+  }
+}
+
+template <int kPixels>
+FUSEDRES_INLINE void add_total(Vec (&sum)[kPixels][2], const Vec* total) {
+#pragma GCC unroll 12
+  for (int i = 0; i < 2 * kPixels; ++i) sum[i / 2][i % 2] += total[i];
+}
+
+// Filters [first, first + kPass) of the panel, whose weights are those; `ahead` goes on by `ahead_step` bytes
+// every kUnrolled steps.
+template <class Arithmetic, int kPixels>
 FUSEDRES_INLINE void vector_pass(
-    const TileCommon& common, const Tile& tile, int64_t first, const char* ahead, int64_t ahead_step) {
+    const TileCommon& common, const Tile& tile, int64_t first, const char* weights, const char* ahead,
+    int64_t ahead_step) {
   // As in register_tile.h: sums move to a total before they grow long.
   constexpr int64_t kChunk = 256;
-  Vec sum[kHalves][kRows][2] = {}, total[kHalves][kRows][2] = {};
-  const char* weights = tile.weights + first * 4;
-  const int64_t steps = common.run / Arithmetic::kGroup, row_step = common.in_step;
+  constexpr int64_t kStepBytes = 4 * kPass;
+  using T = typename Arithmetic::Element;
+  Vec sum[kPixels][2] = {}, total[2 * kPixels];
+  bool moved = false;
+  const int64_t steps = common.run / Arithmetic::kGroup;
   int64_t room = kChunk;
   for (int64_t tap = 0; tap < common.tap_count; ++tap) {
-    const char* one = tile.in[0] + common.taps[tap];
-    const char* other = kHalves == 2 ? tile.in[1] + common.taps[tap] : one;
+    Input<kPixels> input(tile, common.taps[tap]);
     for (int64_t left = steps; left > 0;) {
       const int64_t now = left < room ? left : room;
-      for (int64_t k = now; k > 0; --k) {
-        Arithmetic::template step<kRows>(sum[0], one, row_step, weights);
-        if constexpr (kHalves == 2) Arithmetic::template step<kRows>(sum[1], other, row_step, weights);
+      int64_t k = now;
+      for (; k >= kUnrolled; k -= kUnrolled) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kUnrolled; ++i)
+          Arithmetic::template step<kPixels>(sum, input, i, weights + i * kStepBytes);
         __builtin_prefetch(ahead);
-        weights += 4 * kPanel;
         ahead += ahead_step;
-        one += 4;
-        other += 4;
-        // A step's rows are then reached from two pointers by scaled addresses. Left to itself the compiler
-        // keeps differences of pointers: with AVX2 35 instructions a step, not 27.
-        asm("" : "+r"(one), "+r"(other));
+        weights += kUnrolled * kStepBytes;
+        input.go_on(kUnrolled);
+      }
+      for (; k > 0; --k) {
+        Arithmetic::template step<kPixels>(sum, input, 0, weights);
+        weights += kStepBytes;
+        input.go_on(1);
       }
       left -= now;
       room -= now;
-      if (room > 0) continue;
+      if (room > 0 || (left == 0 && tap + 1 == common.tap_count)) continue;
       room = kChunk;
-      for (int i = 0; i < 2 * kRows * kHalves; ++i) {
-        Vec& of_chunk = sum[i / 2 / kRows][i / 2 % kRows][i % 2];
-        total[i / 2 / kRows][i / 2 % kRows][i % 2] += of_chunk;
-        of_chunk = Vec{};
-      }
+      move_to_total<kPixels>(sum, total, !moved);
+      moved = true;
     }
   }
-#pragma GCC unroll 12
-  for (int i = 0; i < 2 * kRows * kHalves; ++i) {
-    const int row = i / 2 % kRows, half = i / 2 / kRows;
-    if (row < tile.skip[half]) continue;
-    store_vector<typename Arithmetic::Element>(
-        total[half][row][i % 2] + sum[half][row][i % 2], common, tile, half, row, first + i % 2 * kLanes);
-  }
+  if (moved) add_total<kPixels>(sum, total);
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; ++v)
+    with_epilogue(
+        common, tile, first + v * kLanes,
+        [&](const Epilogue& epilogue, int lanes, auto residual) __attribute__((always_inline)) {
+          const int64_t at = (first + v * kLanes) * sizeof(T);
+#pragma GCC unroll 6
+          for (int pixel = 0; pixel < kPixels; ++pixel)
+            epilogue.write<residual, T>(
+                sum[pixel][v], tile.residual[pixel] + at, tile.out[pixel] + at, lanes);
+        });
 }
 
-// Where a tile will write, and what it will add, come to L1 while it computes.
+// Where a strip will write, and what it will add, comes to L1 while the tile computes.
 template <typename T>
-FUSEDRES_INLINE void prefetch_outputs(const TileCommon& common, const Tile& tile, int half) {
+FUSEDRES_INLINE void prefetch_outputs(const TileCommon& common, const Tile& tile, int strip) {
   for (int64_t row = 0; row < common.rows; ++row)
     for (int64_t line = 0; line < int64_t{sizeof(T)} * kPanel; line += 64) {
-      __builtin_prefetch(tile.out[half] + row * common.out_step + line);
-      if (tile.residual[half] != nullptr)
-        __builtin_prefetch(tile.residual[half] + row * common.residual_step + line);
+      __builtin_prefetch(tile.out[strip] + row * common.out_step + line);
+      if (tile.residual[strip] != nullptr)
+        __builtin_prefetch(tile.residual[strip] + row * common.residual_step + line);
     }
 }
 
-template <class Arithmetic, int kRows, int kHalves>
+template <class Arithmetic, int kPixels>
 void vector_tile(const TileCommon& common, const Tile& tile) {
-  for (int half = 0; half < kHalves; ++half)
-    prefetch_outputs<typename Arithmetic::Element>(common, tile, half);
+  for (int pixel = 0; pixel < kPixels; ++pixel)
+    prefetch_outputs<typename Arithmetic::Element>(common, tile, pixel);
   const int64_t steps = common.run / Arithmetic::kGroup * common.tap_count;
-  const int64_t ahead_step = (tile.ahead_bytes + kPasses * steps - 1) / (kPasses * steps);
+  const int64_t fetches = std::max<int64_t>(steps / kUnrolled, 1);
+  const int64_t ahead_step = (tile.ahead_bytes + kPasses * fetches - 1) / (kPasses * fetches);
   for (int64_t pass = 0; pass < kPasses && pass * kPass < tile.channels; ++pass)
-    vector_pass<Arithmetic, kRows, kHalves>(
-        common, tile, pass * kPass, tile.ahead + pass * steps * ahead_step, ahead_step);
+    vector_pass<Arithmetic, kPixels>(
+        common, tile, pass * kPass, tile.weights + pass * steps * 4 * kPass,
+        tile.ahead + pass * fetches * ahead_step, ahead_step);
+}
+
+// Every strip is one pixel.
+template <class Arithmetic>
+TileKernel vector_tile_of(int64_t, int64_t pixels) {
+  static constexpr TileKernel kernels[] = {vector_tile<Arithmetic, 1>, vector_tile<Arithmetic, 2>,
+                                           vector_tile<Arithmetic, 3>, vector_tile<Arithmetic, 4>,
+                                           vector_tile<Arithmetic, 5>, vector_tile<Arithmetic, 6>};
+  static_assert(sizeof(kernels) / sizeof(kernels[0]) == kTilePixels);
+  return kernels[pixels - 1];
 }
 
 template <class Arithmetic>
-TileKernel vector_tile_of(int64_t rows, int64_t halves) {
-  static constexpr TileKernel kernels[2][kTileRows] = {
-      {vector_tile<Arithmetic, 1, 1>, vector_tile<Arithmetic, 2, 1>, vector_tile<Arithmetic, 3, 1>},
-      {vector_tile<Arithmetic, 1, 2>, vector_tile<Arithmetic, 2, 2>, vector_tile<Arithmetic, 3, 2>}};
-  return kernels[halves - 1][rows - 1];
-}
+constexpr conv::TileFamily kVectorTiles = {
+    kTilePixels, 1, kPass, Arithmetic::kGroup, vector_tile_of<Arithmetic>, nullptr, nullptr};
 
 }  // namespace fusedres::FUSEDRES_ISA

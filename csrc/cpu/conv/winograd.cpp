@@ -31,23 +31,30 @@ struct TransformedBlock {
 };
 thread_local TransformedBlock transformed_block{0, 0, 0};
 
+int64_t tile_patches(const TileFamily& tiles) { return tiles.strips * tiles.max_rows; }
+
 }  // namespace
 
-// The patches of a block as tiles take them: halves of equal length, two to a group; the last half is moved
-// back to end with the block.
+// The patches of a block as tiles take them: strips of equal length, a tile's to a group; the last strip is
+// moved back to end with the block.
 struct WinogradConv::Groups {
-  int64_t patches, rows, halves;
+  int64_t patches, rows, strips, of_tile;
 
-  Groups(int64_t patches, int64_t max_rows)
+  Groups(int64_t patches, const TileFamily& tiles)
       : patches(patches),
-        rows(ceil_div(patches, ceil_div(patches, max_rows))),
-        halves(ceil_div(patches, rows)) {}
-  int64_t count() const { return ceil_div(halves, 2); }
-  int64_t halves_of(int64_t group) const { return std::min<int64_t>(2, halves - 2 * group); }
-  int64_t first(int64_t half) const { return std::min(half * rows, patches - rows); }
+        rows(ceil_div(patches, ceil_div(patches, tiles.max_rows))),
+        strips(ceil_div(patches, rows)),
+        of_tile(tiles.strips) {}
+  int64_t count() const { return ceil_div(strips, of_tile); }
+  int64_t first_strip(int64_t group) const { return first_of_part(strips, group, count()); }
+  int64_t strips_of(int64_t group) const { return first_strip(group + 1) - first_strip(group); }
+  // The first patch of a strip of a group.
+  int64_t first(int64_t group, int64_t strip) const {
+    return std::min((first_strip(group) + strip) * rows, patches - rows);
+  }
   // The patches of some groups, each patch in one group alone.
   Range patches_of(Range groups) const {
-    return {2 * rows * groups.begin, std::min(2 * rows * groups.end, patches)};
+    return {first_strip(groups.begin) * rows, std::min(first_strip(groups.end) * rows, patches)};
   }
 };
 
@@ -66,12 +73,12 @@ struct WinogradConv::Layout {
     packs = packing != nullptr && packed_header(conv.packed).filter.panels() >= packing->worth_panels;
     patch = zeros + kLine;
     group = packs ? packing->bytes(channels) / 4 : 0;
-    const int64_t groups = Groups(patches, conv.tiles->max_rows).count();
+    const int64_t groups = Groups(patches, *conv.tiles).count();
     v_point = (packs ? groups * group : patches * patch) + kLine;
     m_panel = patches * kPanel;
     m_point = m_panel * (conv.point_by_point ? conv.panels_at_once() : 1) + kLine;
     slice_patch = round_up(std::max(kLine, kSliceFloats / points / kLine * kLine), conv.tiles->input_group);
-    slice_point = 2 * conv.tiles->max_rows * slice_patch + kLine;
+    slice_point = tile_patches(*conv.tiles) * slice_patch + kLine;
   }
   int64_t v_floats() const { return points * v_point; }
   int64_t m_floats() const { return points * m_point; }
@@ -94,11 +101,11 @@ void WinogradConv::plan(int64_t for_threads) {
   // Of a patch.
   const int64_t v_bytes =
       one.points *
-      (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / (2 * tiles->max_rows)
+      (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / tile_patches(*tiles)
                                                               : one.patch) *
       4;
   const int64_t block_bytes = weights <= kSmallWeights ? kBlockOfSmallWeights : kBlockBytes;
-  const int64_t of_tile = 2 * tiles->max_rows;
+  const int64_t of_tile = tile_patches(*tiles);
   const int64_t fitting = std::max(of_tile, block_bytes / v_bytes / of_tile * of_tile);
   // Splitting the panels reads the weights once; splitting the patches reads them once a block.
   split_panels = threads > 1 && header.filter.panels() >= threads && weights > patches * v_bytes &&
@@ -150,8 +157,8 @@ void WinogradConv::transform_inputs(
   const int64_t points = layout.points;
   const float* values[kMostTileRows][kMostWinogradPoints];
   for (int64_t group = of_groups.begin; group < of_groups.end; ++group) {
-    const int64_t count = groups.halves_of(group) * groups.rows;
-    const auto patch = [&](int64_t i) { return groups.first(2 * group + i / groups.rows) + i % groups.rows; };
+    const int64_t strips = groups.strips_of(group), count = strips * groups.rows;
+    const auto patch = [&](int64_t i) { return groups.first(group, i / groups.rows) + i % groups.rows; };
     for (int64_t i = 0; i < count; ++i) {
       read_patch(base + patch(i), zeros, values[i]);
       for (int64_t point = 0; point < points; ++point) values[i][point] += channels.begin;
@@ -168,11 +175,12 @@ void WinogradConv::transform_inputs(
       }
       for (int64_t point = 0; point < points; ++point) {
         const float* first = slice + point * layout.slice_point;
-        const float* second = count > groups.rows ? first + groups.rows * layout.slice_patch : first;
-        const char* const halves[2] = {
-            reinterpret_cast<const char*>(first), reinterpret_cast<const char*>(second)};
+        const char* from[kMostStrips];
+        for (int64_t i = 0; i < tiles->strips; ++i)
+          from[i] = reinterpret_cast<const char*>(
+              first + std::min(i, strips - 1) * groups.rows * layout.slice_patch);
         float* to = v + point * layout.v_point + group * layout.group + tiles->packing->bytes(c) / 4;
-        tiles->packing->pack(halves, groups.rows, layout.slice_patch * 4, now, reinterpret_cast<char*>(to));
+        tiles->packing->pack(from, groups.rows, layout.slice_patch * 4, now, reinterpret_cast<char*>(to));
       }
     }
   }
@@ -196,7 +204,9 @@ void WinogradConv::multiply(
   common.floor = -std::numeric_limits<float>::infinity();
   common.in_step = layout.patch * 4;
   const auto kernel = layout.packs ? tiles->packing->kernel : tiles->kernel;
-  const TileKernel kernels[2] = {kernel(common.rows, 1), kernel(common.rows, 2)};
+  TileKernel kernels[kMostStrips];
+  for (int64_t strips = 1; strips <= tiles->strips; ++strips)
+    kernels[strips - 1] = kernel(common.rows, strips);
   if (tiles->enter != nullptr) tiles->enter(common);
   Tile tile{};
   tile.scale = kOnes;
@@ -210,15 +220,15 @@ void WinogradConv::multiply(
   const char* coming = tile.weights + (point_by_point ? bytes : point_bytes);
   tile.ahead_bytes = point_bytes / of_groups.size();
   for (int64_t group = of_groups.begin; group < of_groups.end; ++group) {
-    const int64_t halves = groups.halves_of(group);
-    for (int64_t i = 0; i < halves; ++i) {
-      const int64_t first = groups.first(2 * group + i);
+    const int64_t strips = groups.strips_of(group);
+    for (int64_t i = 0; i < strips; ++i) {
+      const int64_t first = groups.first(group, i);
       tile.in[i] = reinterpret_cast<const char*>(from + first * layout.patch);
       tile.out[i] = reinterpret_cast<char*>(to + first * kPanel);
     }
     if (layout.packs) tile.in[0] = reinterpret_cast<const char*>(from + group * layout.group);
     tile.ahead = coming + (group - of_groups.begin) * tile.ahead_bytes;
-    kernels[halves - 1](common, tile);
+    kernels[strips - 1](common, tile);
   }
   if (tiles->leave != nullptr) tiles->leave();
 }
@@ -289,7 +299,7 @@ void WinogradConv::run_patches(
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const int64_t from = share.begin + row * block;
       const Range now{from, std::min(from + block, share.end)};
-      const Groups groups(now.size(), tiles->max_rows);
+      const Groups groups(now.size(), *tiles);
       const Range all{0, groups.count()};
       TransformedBlock& held = transformed_block;
       if (held.serial != serial || held.thread != thread || held.block != from) {
@@ -306,7 +316,7 @@ void WinogradConv::run_patches(
 // The threads share V, and every thread has panels of its own.
 void WinogradConv::run_panels(
     const Layout& layout, int64_t phase, int64_t chunk, float* own, float* v, float* m) const {
-  const Groups groups(patch_count(), tiles->max_rows);
+  const Groups groups(patch_count(), *tiles);
   if (phase == 0) {
     const int64_t slices = layout.packs ? ceil_div(layout.channels, layout.slice_patch) : 1;
     visit_cells(piece(groups.count() * slices, chunk, threads), slices, [&](Range rows, Range cols) {

@@ -190,6 +190,17 @@ FUSEDRES_INLINE Vec rounded_to(Vec x) {
   }
 }
 
+// The larger of both; of an x that is NaN, that, as torch's ReLU has it.
+FUSEDRES_INLINE Vec at_least(Vec floor, Vec x) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(floor, x);
+#elif defined(__AVX__)
+  return _mm256_max_ps(floor, x);
+#else
+  return x < floor ? floor : x;
+#endif
+}
+
 FUSEDRES_INLINE Vec affine(Vec y, Vec s, Vec t) { return y * s + t; }
 FUSEDRES_INLINE Vec relu(Vec x) { return x < Vec{} ? Vec{} : x; }
 FUSEDRES_INLINE Vec where_positive(Vec condition, Vec x) { return condition > Vec{} ? x : Vec{}; }
