@@ -104,11 +104,11 @@ struct PairsBf16 {
 struct Epilogue {
   Vec floor, scale, shift;
 
-  // relu?(sum * scale + shift + residual) of the first `lanes` filters.
+  // relu?(sum * scale + shift + residual) of the first `lanes` filters, the residual's `at` bytes on.
   template <bool kResidual, typename T>
-  FUSEDRES_INLINE void write(Vec sum, const char* residual, char* out, int lanes) const {
+  FUSEDRES_INLINE void write(Vec sum, const char* residual, int64_t at, char* out, int lanes) const {
     Vec value = multiply_add(sum, scale, shift);
-    if constexpr (kResidual) value += load(reinterpret_cast<const T*>(residual), lanes);
+    if constexpr (kResidual) value += load(reinterpret_cast<const T*>(residual + at), lanes);
     store(reinterpret_cast<T*>(out), at_least(floor, value), lanes);
   }
 };
@@ -195,8 +195,7 @@ FUSEDRES_INLINE void vector_pass(
           const int64_t at = (first + v * kLanes) * sizeof(T);
 #pragma GCC unroll 6
           for (int pixel = 0; pixel < kPixels; ++pixel)
-            epilogue.write<residual, T>(
-                sum[pixel][v], tile.residual[pixel] + at, tile.out[pixel] + at, lanes);
+            epilogue.write<residual, T>(sum[pixel][v], tile.residual[pixel], at, tile.out[pixel] + at, lanes);
         });
 }
 
