@@ -115,15 +115,15 @@ def test_the_engines_thresholds(what: Convolution, expected: str) -> None:
         ("portable", "bfloat16", False, "direct_bf16_dot"),
         ("avx2", "float32", True, "winograd_f32"),
         ("avx2", "bfloat16", True, "onednn"),
-        ("avx2", "bfloat16", False, "direct_bf16_dot"),
+        ("avx2", "bfloat16", False, "winograd_f32"),
     ],
 )
 def test_below_avx512(
     isa: str, dtype: str, served: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine's lesser tiles serve fp32 with AVX2, and bf16 where oneDNN does not."""
+    """The engine's lesser tiles serve fp32 with AVX2, and bf16 where oneDNN does not: with AVX2 as fp32."""
     monkeypatch.setattr(engine, "tile_isa", lambda dtype: isa)
-    monkeypatch.setattr(engine, "onednn_serves", lambda dtype: served)
+    monkeypatch.setattr(engine, "onednn_serves", lambda dtype: served or dtype == torch.float32)
     assert engine.by_rule.__wrapped__(convolution(dtype=dtype))[0] == expected
 
 
@@ -136,6 +136,12 @@ def test_below_avx512(
         (convolution(hw=7, c=512, k=512), "winograd_f32"),
         (convolution()._replace(precision="fast"), "winograd4_f32"),
         (convolution(hw=7, c=512, k=512)._replace(precision="fast"), "winograd_f32"),
+        (convolution("fprop", n=4, hw=14), "winograd_f32"),
+        (convolution("fprop", n=16, hw=28, stride=2), "direct_f32"),
+        (convolution("fprop", n=1, hw=14, r=1), "onednn"),
+        (convolution("dgrad", n=16, hw=7), "winograd_f32"),
+        (convolution("dgrad", n=16, hw=14, r=1), "onednn"),
+        (convolution("fprop", "bfloat16", n=16), "onednn"),
     ],
 )
 def test_thresholds_of_avx2(what: Convolution, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,12 @@ _WGRAD = (Algorithm.DIRECT_F32, Algorithm.WINOGRAD_F32, Algorithm.DIRECT_BF16_AM
 def algorithms(convolution: Convolution) -> Mapping[str, Call]:
     """A call for each algorithm that can run here, on random operands; the one by rule comes first."""
     geometry = convolution.stride, convolution.dilation, convolution.groups
+    own: torch.dtype = getattr(torch, convolution.dtype)
+    dtypes = {own, engine.arithmetic(own)} if convolution.use == "infer" else {own}
     served = [
         algorithm
         for algorithm in Algorithm
-        if str(algorithm.dtype) == f"torch.{convolution.dtype}"
+        if algorithm.dtype in dtypes
         and engine.runs(algorithm)
         and engine.takes(algorithm, convolution.w, *geometry)
         and (algorithm not in engine.FAST or convolution.precision == "fast")

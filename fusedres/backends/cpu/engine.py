@@ -2,7 +2,7 @@
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
 the weights. Direct convolution, which takes groups and dilation in inference, and Winograd have kernels for
-every CPU; AMX is where it is, and training needs AVX-512. A measured plan chooses, and without one the rules
+every CPU; AMX is where it is; training in fp32 needs AVX2, in bf16 and for weight gradients AVX-512. A measured plan chooses, and without one the rules
 in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
 """
 
@@ -102,6 +102,16 @@ def tile_isa(dtype: torch.dtype) -> str:
     return _ISAS[OPS.conv_engine_isa(int(direct))]
 
 
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """The type in which inference on ``dtype`` computes: fp32 for bf16 that only widening serves.
+
+    A CPU with AVX2 alone has no instruction for bf16. Its FMAs of values widened one by one take twice as
+    long as fp32's tiles and Winograd, on inputs that were widened before.
+    """
+    widens = dtype == torch.bfloat16 and not onednn_serves(dtype) and tile_isa(torch.float32) == "avx2"
+    return torch.float32 if widens else dtype
+
+
 #: What stands beside the algorithms in rules and plans.
 ONEDNN = "onednn"
 
@@ -124,10 +134,16 @@ def choose(
         return None
     threads = torch.get_num_threads()
     geometry = tuple(stride), tuple(padding), tuple(dilation)
-    name = str(dtype).removeprefix("torch.")
     shapes = tuple(x_shape), tuple(w_shape)
-    convolution = Convolution("cpu", use, name, *shapes, *geometry, groups, threads, PRECISION.get())
+    convolution = Convolution(
+        "cpu", use, dtype_name(dtype), *shapes, *geometry, groups, threads, PRECISION.get()
+    )
     return named(planned_algorithm(convolution, by_rule(convolution)[0]))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As rules and plans have it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int, use: str) -> bool:
@@ -135,7 +151,10 @@ def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int, use: 
         return False
     if use == "infer":
         return True
-    return groups == 1 and tuple(dilation) == (1, 1) and tile_isa(torch.float32) == "avx512"
+    if groups != 1 or tuple(dilation) != (1, 1):
+        return False
+    isa = tile_isa(torch.float32)
+    return isa == "avx512" or (isa == "avx2" and dtype == torch.float32 and use != "wgrad")
 
 
 def winograd_takes(w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> bool:
@@ -166,18 +185,20 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
         size + 2 * pad - taps + 1 for size, pad, taps in zip((h, w), convolution.padding, (r, s), strict=True)
     )
     patches = n * ((p + 1) // 2) * ((q + 1) // 2)  # 2 x 2 outputs each, at stride 1
+    own: torch.dtype = getattr(torch, convolution.dtype)
+    dtype = arithmetic(own) if convolution.use == "infer" else own
     rule = rule_for(
         "cpu convolution",
         {
             "use": convolution.use,
-            "dtype": convolution.dtype,
+            "dtype": dtype_name(dtype),
             "precision": convolution.precision,
             "taps": f"{r}x{s}",
             "stride": f"{convolution.stride[0]}x{convolution.stride[1]}",
             "dilation": f"{convolution.dilation[0]}x{convolution.dilation[1]}",
             "groups": convolution.groups,
-            "isa": tile_isa(getattr(torch, convolution.dtype)),
-            "onednn": onednn_serves(getattr(torch, convolution.dtype)),
+            "isa": tile_isa(dtype),
+            "onednn": onednn_serves(dtype),
             "channels": c,  # of a group
             "weights": k * c,
             "map_pixels": h * w,
@@ -243,14 +264,15 @@ _PACKED: DerivedCache[Tensor] = DerivedCache(2)
 
 
 def packed(w: Tensor, geometry: Geometry, algorithm: Algorithm) -> Tensor:
-    """``w`` in the algorithm's layout: an opaque uint8 tensor, kept until ``w`` changes."""
+    """``w`` in the algorithm's layout and type: an opaque uint8 tensor, kept until ``w`` changes."""
     stride, padding, dilation, groups = geometry
-    return _PACKED.get(
-        w,
-        (),
-        (algorithm, geometry),
-        lambda: OPS.conv_pack.default(w.detach(), stride, padding, algorithm, dilation, groups),
-    )
+
+    def pack() -> Tensor:
+        own = w.detach().to(algorithm.dtype)
+        out: Tensor = OPS.conv_pack.default(own, stride, padding, algorithm, dilation, groups)
+        return out
+
+    return _PACKED.get(w, (), (algorithm, geometry), pack)
 
 
 def conv(
@@ -263,7 +285,13 @@ def conv(
     geometry: Geometry,
     algorithm: Algorithm,
 ) -> Tensor:
-    """``relu(conv(x, w) * scale + shift + residual)`` by an algorithm that :func:`choose` named."""
+    """``relu(conv(x, w) * scale + shift + residual)`` by an algorithm that :func:`choose` named.
+
+    Where it computes in fp32 on bf16 (:func:`arithmetic`), the result is rounded once.
+    """
     weights = packed(w, geometry, algorithm)
+    own, dtype = x.dtype, algorithm.dtype
+    if own != dtype:
+        x, residual = x.to(dtype), None if residual is None else residual.to(dtype)
     out: Tensor = OPS.conv_packed.default(x, weights, scale, shift, residual, relu)
-    return out
+    return out.to(own)
