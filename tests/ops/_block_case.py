@@ -131,8 +131,7 @@ def pooled(
     error in dγ, with the median at 1.)
     """
     samples = [
-        decided_sample(rules, shape, dtype, training, seed).to(dtype, device)
-        for seed in range(0, 8000, 1000)
+        decided_sample(rules, shape, dtype, training, seed).to(dtype, device) for seed in range(0, 8000, 1000)
     ]
     each = [rules().expected(sample, training) for sample in samples]
     slack = {name: max(e.slack[name] for e in each) for name in each[0].slack}

@@ -2,8 +2,9 @@
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
 the weights. Direct convolution, which takes groups and dilation in inference, and Winograd have kernels for
-every CPU; AMX is where it is; training in fp32 needs AVX2, in bf16 and for weight gradients AVX-512. A measured plan chooses, and without one the rules
-in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
+every CPU; AMX is where it is; training in fp32 needs AVX2, in bf16 and for weight gradients AVX-512. A
+measured plan chooses, and without one the rules in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the
+measurements behind them.
 """
 
 from __future__ import annotations
