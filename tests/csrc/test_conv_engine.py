@@ -346,7 +346,7 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
         w = (torch.randn(k, c // groups, r, r) / (c // groups * r * r) ** 0.5).to(dtype)
         pair = (stride, stride), (padding, padding)
         chosen = engine.choose((case.n, c, hw, hw), dtype, w.shape, *pair, (1, 1), groups)
-        if chosen is None or chosen.dtype != dtype:  # oneDNN's by rule, without AVX2; or bf16 in fp32, with it
+        if chosen is None or chosen.dtype != dtype:  # by rule: oneDNN, or bf16 in fp32
             ours = (Algorithm.WINOGRAD_F32, Algorithm.DIRECT_F32, Algorithm.DIRECT_BF16_DOT)
             served = (a for a in ours if engine.takes(a, w.shape, pair[0], (1, 1), groups))
             chosen = next(a for a in served if a.dtype == dtype)
