@@ -149,6 +149,8 @@ void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** v
 }
 
 // To be packed, patches are transformed some channels at a time, as many of them as one tile takes: in L1.
+// Else each is transformed once: where the last half overlaps the one before, two threads that share V may
+// have them.
 void WinogradConv::transform_inputs(
     const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, float* own,
     float* v) const {
@@ -156,17 +158,21 @@ void WinogradConv::transform_inputs(
   float* slice = own + layout.zeros;
   const int64_t points = layout.points;
   const float* values[kMostTileRows][kMostWinogradPoints];
+  if (!layout.packs) {
+    const Range patches = groups.patches_of(of_groups);
+    for (int64_t patch = patches.begin; patch < patches.end; ++patch) {
+      read_patch(base + patch, zeros, values[0]);
+      transforms->input(values[0], channels.size(), v + patch * layout.patch, layout.v_point);
+    }
+    return;
+  }
   for (int64_t group = of_groups.begin; group < of_groups.end; ++group) {
     const int64_t strips = groups.strips_of(group), count = strips * groups.rows;
     const auto patch = [&](int64_t i) { return groups.first(group, i / groups.rows) + i % groups.rows; };
     for (int64_t i = 0; i < count; ++i) {
       read_patch(base + patch(i), zeros, values[i]);
       for (int64_t point = 0; point < points; ++point) values[i][point] += channels.begin;
-      if (!layout.packs)
-        transforms->input(
-            values[i], channels.size(), v + patch(i) * layout.patch + channels.begin, layout.v_point);
     }
-    if (!layout.packs) continue;
     for (int64_t c = channels.begin; c < channels.end; c += layout.slice_patch) {
       const int64_t now = std::min(layout.slice_patch, channels.end - c);
       for (int64_t i = 0; i < count; ++i) {
