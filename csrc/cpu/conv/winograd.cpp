@@ -149,7 +149,7 @@ void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** v
 }
 
 // To be packed, patches are transformed some channels at a time, as many of them as one tile takes: in L1.
-// Else each is transformed once: where the last half overlaps the one before, two threads that share V may
+// Else each is transformed once: where the last strip overlaps the one before, two threads that share V may
 // have them.
 void WinogradConv::transform_inputs(
     const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, float* own,
