@@ -492,6 +492,10 @@ def test_two_callers(algorithm: Algorithm) -> None:
             assert_same_bits(call.result(), expected, "beside other callers")
 
 
+#: Where the header of packed weights (``csrc/cpu/conv/packed.h``) has the filters of a pass, in 8 bytes each.
+PASS = 5
+
+
 def test_refusals() -> None:
     w = torch.randn(8, 4, 3, 3)
     x = torch.randn(1, 4, 6, 6).contiguous(memory_format=NHWC)
@@ -500,6 +504,10 @@ def test_refusals() -> None:
         OPS.conv_packed(x, packed.clone().zero_(), None, None, None, True)
     with pytest.raises(RuntimeError, match="made by conv_pack"):
         OPS.conv_packed(x, packed[:-4], None, None, None, True)
+    elsewhere = packed.clone()
+    elsewhere.view(torch.int64)[PASS] *= 2  # as another instruction set's tiles read weights
+    with pytest.raises(RuntimeError, match="packed for an instruction set that this process does not use"):
+        OPS.conv_packed(x, elsewhere, None, None, None, True)
     with pytest.raises(RuntimeError, match="4 input channels; got 5"):
         OPS.conv_packed(
             torch.randn(1, 5, 6, 6).contiguous(memory_format=NHWC), packed, None, None, None, True

@@ -23,7 +23,7 @@ const PackedHeader& checked_header(const char* op, const char* name, const Tenso
     fail(
         std::string(op) + ": `" + name + "` must be a tensor made by conv_pack, unchanged; got " +
         std::to_string(packed.numel()) + " other bytes");
-  if (!can_run(static_cast<Algorithm>(header.algorithm)))
+  if (!can_run(static_cast<Algorithm>(header.algorithm)) || header.pass != tiles_of(header).pass)
     fail(
         std::string(op) + ": `" + name +
         "` was packed for an instruction set that this process does not use");

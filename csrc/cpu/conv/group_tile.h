@@ -75,7 +75,7 @@ FUSEDRES_INLINE void group_pass(const TileCommon& common, const Tile& tile, int 
 #pragma GCC unroll 6
         for (int row = 0; row < kRows; ++row)
           if (row >= tile.skip[half])
-            epilogue.write<residual, float>(
+            epilogue.template write<decltype(residual)::value, float>(
                 (sum[row][0] + turned<1>(sum[row][1])) + (turned<2>(sum[row][2]) + turned<3>(sum[row][3])),
                 tile.residual[half], row * common.residual_step + first * 4,
                 tile.out[half] + row * common.out_step + first * 4, lanes);

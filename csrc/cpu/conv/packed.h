@@ -9,7 +9,7 @@
 namespace fusedres::conv {
 
 struct PackedHeader {
-  static constexpr uint64_t kMagic = 0x31306e6f63736266;  // "fbscon01"
+  static constexpr uint64_t kMagic = 0x32306e6f63736266;  // "fbscon02"
   uint64_t magic;
   int64_t algorithm;
   int64_t bytes;  // of the whole buffer: what a kernel may read

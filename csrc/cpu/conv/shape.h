@@ -61,7 +61,8 @@ constexpr int64_t kPanel = 32;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-// Where `part` begins if `count` things are cut into `parts` whose sizes differ by one at most.
+// Where `part` begins if `count` things are cut into `parts` whose sizes differ by one at most: of pairs only
+// the last is short. Of nothing there may be no parts.
 inline int64_t first_of_part(int64_t count, int64_t part, int64_t parts) {
   return part == 0 ? 0 : ceil_div(count * part, parts);
 }

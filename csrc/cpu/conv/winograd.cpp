@@ -21,7 +21,7 @@ constexpr int64_t kBlockBytes = 1152 * 1024;
 constexpr int64_t kLargeWeights = 5 * 1024 * 1024;
 constexpr int64_t kLargeBlock = 8 * 1024 * 1024;  // V and M
 constexpr int64_t kLine = 16;                     // floats
-// Transformed values of a pixel's channels that wait in L1 to be packed: 14 patches take 36 KB.
+// Transformed values of a pixel's channels that wait in L1 to be packed: AVX-512's 14 patches take 36 KB.
 constexpr int64_t kSliceFloats = 576;
 
 // What a thread's V holds: this block of patches of the convolution with this plan.
@@ -226,15 +226,15 @@ void WinogradConv::multiply(
   const char* coming = tile.weights + (point_by_point ? bytes : point_bytes);
   tile.ahead_bytes = point_bytes / of_groups.size();
   for (int64_t group = of_groups.begin; group < of_groups.end; ++group) {
-    const int64_t strips = groups.strips_of(group);
-    for (int64_t i = 0; i < strips; ++i) {
+    tile.strips = groups.strips_of(group);
+    for (int64_t i = 0; i < tile.strips; ++i) {
       const int64_t first = groups.first(group, i);
       tile.in[i] = reinterpret_cast<const char*>(from + first * layout.patch);
       tile.out[i] = reinterpret_cast<char*>(to + first * kPanel);
     }
     if (layout.packs) tile.in[0] = reinterpret_cast<const char*>(from + group * layout.group);
     tile.ahead = coming + (group - of_groups.begin) * tile.ahead_bytes;
-    kernels[strips - 1](common, tile);
+    kernels[tile.strips - 1](common, tile);
   }
   if (tiles->leave != nullptr) tiles->leave();
 }

@@ -107,8 +107,7 @@ void transform_output(
         if (out[at] == nullptr) continue;
         Vec value = multiply_add(y[j], s, t);
         if (residual[at] != nullptr) value += load(residual[at] + k, lanes);
-        value = value < least ? least : value;  // a NaN passes through, as it does through torch's ReLU
-        store(out[at] + k, value, lanes);
+        store(out[at] + k, at_least(least, value), lanes);
       }
     }
   });
