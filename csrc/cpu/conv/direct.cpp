@@ -194,7 +194,7 @@ struct DirectConv::Walk {
   }
 
  private:
-  // What the tiles' pointers have been moved on by: bytes of a pixel.
+  // How far into a pixel the tiles' pointers are, in bytes.
   struct Panel {
     int64_t input = 0, output = 0;
   };
