@@ -22,12 +22,13 @@ void run_conv(
     const void* packed, const Epilogue& epilogue, const Map& in, const Map& residual, const Map& out,
     Team& team, const Watcher& watcher = {});
 
-// `in` and `out` are dense and do not overlap.
+// `in` and `out` are dense and do not overlap; or they are one, and there is no downsample: each tile of the
+// last convolution reads its residual before it writes there, and the first one has read all its input.
 void run_block(const Block& block, const Map& in, const Map& out, Team& team);
 
 // Blocks one after the other over fewer images than threads, in one parallel region; with more images
-// run_block lets each thread go by itself where that pays. Of `outs` all but the last are sizes: those maps
-// stay inside.
+// run_block lets each thread go by itself where that pays. Of `outs` only the last has memory: of the others
+// the sizes count, those maps stay inside.
 void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team);
 
 }  // namespace fusedres::conv
