@@ -1,37 +1,66 @@
 #include "cpu/conv/memory.h"
 
 #include <cstdlib>
-#include <memory>
 #include <new>
 
 #include "cpu/pages.h"
+#include "cpu/pool.h"
 
 namespace fusedres::conv {
 namespace {
 
-struct Free {
-  void operator()(char* data) const { std::free(data); }
-};
+// Lies in the pool of outputs: what it grew out of serves outputs, and what they no longer use serves it.
+class Buffer {
+ public:
+  Buffer() = default;
+  ~Buffer() { release(); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
 
-struct Buffer {
-  std::unique_ptr<char, Free> data;
-  int64_t capacity = 0;
+  char* at_least(int64_t bytes) {
+    if (bytes > capacity_) {
+      release();
+      allocate((bytes + kRounding - 1) / kRounding * kRounding);
+    }
+    return data_;
+  }
+
+ private:
+  static constexpr int64_t kRounding = 64 << 10;  // grows in few steps
+
+  void allocate(int64_t bytes) {
+    data_ = static_cast<char*>(output_pool().take(bytes));
+    pooled_ = data_ != nullptr;
+    if (!pooled_) {
+      const int64_t rounded = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      data_ = static_cast<char*>(std::aligned_alloc(kLargePage, rounded));
+      if (data_ == nullptr) throw std::bad_alloc();
+      advise_large_pages(data_, rounded);
+    }
+    capacity_ = bytes;
+  }
+
+  void release() {
+    if (data_ == nullptr) return;
+    if (pooled_) {
+      output_pool().give_back(data_);
+    } else {
+      std::free(data_);
+    }
+    data_ = nullptr;
+    capacity_ = 0;
+  }
+
+  char* data_ = nullptr;
+  int64_t capacity_ = 0;
+  bool pooled_ = false;
 };
 
 }  // namespace
 
 char* scratch_memory(int64_t bytes, Scratch use) {
   thread_local Buffer buffers[3];
-  Buffer& buffer = buffers[static_cast<int>(use)];
-  if (bytes > buffer.capacity) {
-    buffer = Buffer{};
-    const int64_t rounded = (bytes + kLargePage - 1) / kLargePage * kLargePage;
-    buffer.data.reset(static_cast<char*>(std::aligned_alloc(kLargePage, rounded)));
-    if (buffer.data == nullptr) throw std::bad_alloc();
-    advise_large_pages(buffer.data.get(), rounded);
-    buffer.capacity = rounded;
-  }
-  return buffer.data.get();
+  return buffers[static_cast<int>(use)].at_least(bytes);
 }
 
 }  // namespace fusedres::conv
