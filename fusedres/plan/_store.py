@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 from filelock import FileLock
 
+from fusedres._user_cache import user_cache
 from fusedres.plan._plan import Plan, from_json
 
 #: Seconds to wait for another process that writes: it takes milliseconds, unless it was stopped.
@@ -26,17 +26,7 @@ def folder() -> Path | None:
     chosen = os.environ.get("FUSEDRES_PLANS")
     if chosen:
         return None if chosen == "0" else Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME")
-    if home:
-        return Path(home) / "fusedres" / "plans"
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        base = Path(local) if local else Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "fusedres" / "plans"
+    return user_cache() / "plans"
 
 
 def path_of(plan: Plan) -> Path | None:
