@@ -7,7 +7,7 @@ from fusedres._build import build_info
 from fusedres._settings import backend, composition, memory, precision, set_backend, set_precision
 from fusedres._version import __version__
 from fusedres.models import *  # noqa: F403
-from fusedres.nn import FusedBasicBlock, FusedBottleneck, fuse, refresh, unfuse
+from fusedres.nn import FusedBasicBlock, FusedBottleneck, fuse, offload, refresh, unfuse
 from fusedres.ops import ConvBN, basic_block, bottleneck, conv_bn_act, stem
 from fusedres.plan import tune
 
@@ -24,6 +24,7 @@ __all__ = [
     "conv_bn_act",
     "fuse",
     "memory",
+    "offload",
     "plan",
     "precision",
     "refresh",

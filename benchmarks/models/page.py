@@ -93,7 +93,7 @@ def memory_table(cells: Cells, cores: int) -> list[str]:
     for cell, measured in known:
         found = [measured["peers"].get(peer.name, {}) for peer in peers]
         plain = _megabytes(measured["peers"].get(PLAIN, {}))
-        peaks = [_peak(peer, plain if peers[i].name == OURS else None) for i, peer in enumerate(found)]
+        peaks = [_peak(peer, plain if peers[i].own else None) for i, peer in enumerate(found)]
         faults = [
             f"{timing.spread(peer['faults_per_call']).median:.0f}" if "seconds" in peer else NO_NUMBER
             for peer in found

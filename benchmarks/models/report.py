@@ -72,7 +72,7 @@ def ratios(measured: Measured, timings: str = "seconds") -> dict[str, timing.Spr
     return {
         name: timing.ratio(peer[timings], ours[timings])
         for name, peer in measured["peers"].items()
-        if name != OURS and timings in peer
+        if name in PEERS and not PEERS[name].own and timings in peer
     }
 
 
@@ -116,7 +116,7 @@ def speed_table(cells: Cells, cores: int, one_thread: Callable[[Cell], Measured 
     """
     if not cells:
         return []
-    peers = [p for p in PEERS.values() if p.name != OURS and any(p.name in m["peers"] for _, m in cells)]
+    peers = [p for p in PEERS.values() if not p.own and any(p.name in m["peers"] for _, m in cells)]
     singles = [one_thread(cell) if one_thread else None for cell, _ in cells]
     last = ["× the best peer, one thread"] if any(singles) else []
     heads = ["", "fusedres", *(f"× {peer.label}" for peer in peers), *last]

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from fusedres.ops._mapped import let_go
+
 V = TypeVar("V")
 
 _FORGETTERS: list[Callable[[Iterable[Tensor] | None], None]] = []
@@ -86,6 +88,7 @@ class DerivedCache(Generic[V]):
         if entry is not None and entry.marks == marks:
             return entry.value  # type: ignore[no-any-return]
         value = _outside_inference_mode(make)
+        let_go((key, *others))  # what was derived is kept: they are not read again
         storages = tuple(t.untyped_storage() for t in (key, *others) if t is not None)
         with self._lock:
             variants = self._entries.setdefault(key, {})  # type: ignore[no-untyped-call]

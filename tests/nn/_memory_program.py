@@ -1,7 +1,7 @@
 """One model's memory in a process of its own: ``python -m tests.nn._memory_program JSON``.
 
-Prints JSON: the peak of resident memory over what was held when the model was made, and the page faults of
-each call.
+Prints JSON: the peak of resident memory while it runs over what was held before the model was made, and the
+page faults of each call.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Task(NamedTuple):
     train: bool
     calls: int
     size: int = 224
+    offload: bool = False
 
 
 class Found(NamedTuple):
@@ -44,6 +45,7 @@ def resident(field: str) -> int:
 def run(task: Task) -> Found:
     dtype = getattr(torch, task.dtype)
     torch.manual_seed(0)
+    before = resident("VmRSS")
     make = getattr(fusedres if task.ours else torchvision.models, task.model)
     model = make().train(task.train).to(memory_format=torch.channels_last)
     images = torch.randn(task.batch, 3, task.size, task.size).contiguous(memory_format=torch.channels_last)
@@ -51,7 +53,8 @@ def run(task: Task) -> Found:
         step = TrainingStep(model, images, torch.zeros(task.batch, dtype=torch.long), dtype).step
     else:
         step = inference(model.to(dtype), images.to(dtype)).step
-    before = resident("VmRSS")
+    if task.offload:
+        fusedres.offload(model, Path.cwd() / "build")
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak counts from here
     faults = []
     for _ in range(task.calls):

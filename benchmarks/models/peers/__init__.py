@@ -19,6 +19,8 @@ class Peer:
     entry: str
     tasks: tuple[str, ...]
     packages: tuple[str, ...] = ("torch", "torchvision")
+    #: Ours, by default or with a choice of the user's: never the one that ours is compared with.
+    own: bool = False
 
     def missing(self) -> str | None:
         """Which package is not installed, where one is not."""
@@ -39,8 +41,9 @@ EXACT = "exact"
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(OURS, "fusedres", "fused:drop_in", ("infer", "train", "saved")),
-        Peer("recompute", "fusedres, recompute", "fused:recompute", ("saved",)),
+        Peer(OURS, "fusedres", "fused:drop_in", ("infer", "train", "saved"), own=True),
+        Peer("recompute", "fusedres, recompute", "fused:recompute", ("saved",), own=True),
+        Peer("offload", "fusedres, offloaded", "fused:offloaded", ("infer",), own=True),
         Peer(PLAIN, "eager, channels_last", "eager:channels_last", ("infer", "train", "saved")),
         Peer("contiguous", "eager, contiguous", "eager:contiguous", ("infer", "train")),
         Peer("compile", "torch.compile", "inductor:compiled", ("infer", "train")),

@@ -22,6 +22,14 @@ def drop_in(job: Job) -> Program:
     return program if precision == "default" else _within(lambda: fusedres.precision(precision), program)
 
 
+def offloaded(job: Job) -> Program:
+    """The same after :func:`fusedres.offload`: the weights that are packed lie in a file."""
+    program = drop_in(job)
+    assert program.model is not None
+    fusedres.offload(program.model)
+    return program
+
+
 def _program(job: Job) -> Program:
     cell = job.cell
     infer = cell.task == "infer"
@@ -34,7 +42,7 @@ def _program(job: Job) -> Program:
         with autocast, fusedres.precision(cell.precision):
             fusedres.tune(model, images, progress=False, table=False)
     if infer:
-        return inference(model, images)
+        return inference(model, images)._replace(model=model)
     return TrainingStep(model, images, job.labels(), cell.torch_dtype).program()
 
 
