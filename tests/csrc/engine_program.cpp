@@ -335,8 +335,7 @@ void check_wgrad(const char* name, const Operands& o, Guarded::At at) {
     Guarded dw(o.w_count * o.size(), at, kPoison);
     if (o.type == DataType::kFloat32) {
       const bool winograd = algorithm == Algorithm::kWinogradF32;
-      run_parts(
-          Wgrad(kWgradAvx512, kWinogradAvx512, winograd, o.filter, o.in, {}, o.add, dw.as<float>()), parts);
+      run_parts(Wgrad(wgrad_kernels(), winograd, o.filter, o.in, {}, o.add, dw.as<float>()), parts);
     } else {
       run_parts(WgradBf16(kWgradBf16Amx, o.filter, o.in, {}, o.add, dw.as<BFloat16>()), parts);
     }

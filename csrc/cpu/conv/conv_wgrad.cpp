@@ -83,9 +83,7 @@ Tensor wgrad(
     run(WgradBf16(kWgradBf16Amx, filter, in, activation, gradient, cpu::mutable_data<BFloat16>(dw)));
   } else {
     const bool winograd = chosen == Algorithm::kWinogradF32;
-    run(Wgrad(
-        kWgradAvx512, kWinogradAvx512, winograd, filter, in, activation, gradient,
-        cpu::mutable_data<float>(dw)));
+    run(Wgrad(wgrad_kernels(), winograd, filter, in, activation, gradient, cpu::mutable_data<float>(dw)));
   }
   return dw;
 }

@@ -19,6 +19,7 @@ const TileFamily kTilesBf16Amx{};
 const TileFamily kTilesF32Amx{};
 const TileFamily kTiles2F32Amx{};
 void pack_parts(const float*, int64_t, int64_t, int64_t, BFloat16*) {}
+const WgradKernels kWgradAvx2{};
 const WgradKernels kWgradAvx512{};
 const WgradBf16Kernels kWgradBf16Amx{};
 const WinogradTransforms kWinogradAvx2{};

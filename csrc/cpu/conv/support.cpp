@@ -40,9 +40,18 @@ bool can_run(Algorithm algorithm) {
 }
 
 bool can_run_wgrad(Algorithm algorithm) {
-  return active_isa() == Isa::kAvx512 && algorithm != Algorithm::kDirectBf16Dot && parts_of(algorithm) == 0 &&
-         can_run(algorithm);
+  switch (algorithm) {
+    case Algorithm::kDirectF32:
+    case Algorithm::kWinogradF32:
+      return active_isa() != Isa::kPortable;
+    case Algorithm::kDirectBf16Amx:
+      return can_run(algorithm);
+    default:
+      return false;
+  }
 }
+
+const WgradKernels& wgrad_kernels() { return active_isa() == Isa::kAvx512 ? kWgradAvx512 : kWgradAvx2; }
 
 Isa tile_isa(Algorithm algorithm) {
   static const bool bf16 = has_avx512_bf16();

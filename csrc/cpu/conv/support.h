@@ -4,6 +4,7 @@
 #include "cpu/conv/packed.h"
 #include "cpu/conv/shape.h"
 #include "cpu/conv/tile.h"
+#include "cpu/conv/wgrad.h"
 #include "cpu/conv/winograd.h"
 #include "cpu/isa.h"
 
@@ -12,8 +13,11 @@ namespace fusedres::conv {
 // Direct convolution and Winograd run everywhere, AMX where it is and FUSEDRES_CPU_ISA allows it.
 bool can_run(Algorithm algorithm);
 
-// wgrad has kernels of AVX-512 and AMX alone.
+// wgrad has kernels of AVX2, AVX-512 and AMX alone, and none of the algorithms that round more.
 bool can_run_wgrad(Algorithm algorithm);
+
+// fp32's, where it can run.
+const WgradKernels& wgrad_kernels();
 
 // The instruction set of the algorithm's tiles. kDirectBf16Dot's is AVX-512 only with AVX512-BF16.
 Isa tile_isa(Algorithm algorithm);

@@ -5,17 +5,13 @@
 namespace fusedres::conv {
 namespace {
 
-// Pixels that are copied at once, if a line is not longer.
-constexpr int64_t kChunkPixels = 256;
-// The copy of x that a tile of filters runs over: half of L2.
-constexpr int64_t kCopiedBytes = 1 << 20;
 constexpr int64_t kLine = 16;  // floats; it keeps panels, and tiles, out of each other's sets of L1
 
 // K in an even number of tiles, or nearly: a thread of two with one more would be waited for. 64 filters are
 // eight tiles of 8 or six of 11, not five of 13. Half a row stands for what a pixel costs besides.
-int64_t rows_of_tiles(int64_t filters) {
+int64_t rows_of_tiles(int64_t filters, int64_t fewest, int64_t most) {
   int64_t best = 1, least = INT64_MAX;
-  for (int64_t rows = std::min<int64_t>(8, filters); rows <= kWgradRows; ++rows) {
+  for (int64_t rows = std::min(fewest, filters); rows <= most; ++rows) {
     const int64_t cost = round_up(ceil_div(filters, rows), 2) * (2 * rows + 1);
     if (cost < least) best = rows, least = cost;
   }
@@ -32,17 +28,16 @@ WgradChunks::WgradChunks(int64_t height, int64_t length, int64_t all_images, int
 }
 
 Wgrad::Wgrad(
-    const WgradKernels& kernels, const WinogradTransforms& transforms, bool winograd, const Filter& filter,
-    const Map& x, const Activation& activation, const Map& dy, float* dw)
+    const WgradKernels& kernels, bool winograd, const Filter& filter, const Map& x,
+    const Activation& activation, const Map& dy, float* dw)
     : kernels_(kernels),
-      transforms_(transforms),
       winograd_(winograd),
       filter_(filter),
       x_(x),
       dy_(dy),
       activation_(activation),
       dw_(dw),
-      tile_rows_(rows_of_tiles(filter.out_channels)),
+      tile_rows_(rows_of_tiles(filter.out_channels, kernels.fewest_rows, kernels.most_rows)),
       taps_(filter.rows * filter.cols) {}
 
 // The larger operand is shared out, and the smaller copied by each thread.
@@ -120,7 +115,7 @@ struct Wgrad::DirectLayout {
   int64_t block = 0;          // panels copied at once
 
   DirectLayout(const Wgrad& w, const WgradShare& share)
-      : chunks(w.dy_.height, w.dy_.width, w.dy_.images, kChunkPixels) {
+      : chunks(w.dy_.height, w.dy_.width, w.dy_.images, w.kernels_.chunk) {
     // Where the filter is one pixel wide, the pixels between strides are left out.
     const Filter& f = w.filter_;
     step_h = f.rows == 1 ? 1 : f.stride_h;
@@ -133,7 +128,7 @@ struct Wgrad::DirectLayout {
     sums = w.taps_ * w.tile_rows_ * kPanel;
     const int64_t own = share.panels.end - share.panels.begin;
     if (own == 0) return;
-    block = ceil_div(own, ceil_div(own, std::clamp<int64_t>(kCopiedBytes / 4 / panel, 1, own)));
+    block = ceil_div(own, ceil_div(own, std::clamp<int64_t>(w.kernels_.copied_bytes / 4 / panel, 1, own)));
   }
 };
 

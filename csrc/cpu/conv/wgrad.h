@@ -1,9 +1,9 @@
 // Weight gradients in fp32: dw[k][c][r][s] = sum over all output pixels of dy[pixel][k] * x[pixel's tap][c].
 //
-// The register tile turned round: the sums are up to 14 filters by 32 channels of dw, and the loop runs over
-// pixels. Both operands are copied, some pixels at a time, so that the loop reads memory in order: dy in
-// tiles of filters, x in panels of 32 channels with its border of zeros. The sums of those pixels then go to
-// a total in memory, which bounds their rounding error.
+// The register tile turned round: the sums are up to 14 filters (AVX2: 6) by 32 channels of dw, and the loop
+// runs over pixels. Both operands are copied, some pixels at a time, so that the loop reads memory in order:
+// dy in tiles of filters, x in panels of 32 channels with its border of zeros. The sums of those pixels then
+// go to a total in memory, which bounds their rounding error.
 //
 // Threads own tiles or panels of dw, whichever operand is larger; nothing is shared, so that neither the
 // number of threads nor their timing changes a bit of the result.
@@ -39,7 +39,11 @@ struct Activation {
 
 // What one instruction set brings.
 struct WgradKernels {
-  // The tile of `rows` filters, 1 to kWgradRows.
+  int64_t fewest_rows, most_rows;  // filters of a tile where there are enough
+  int64_t chunk;                   // pixels, or patches, that are copied at once, if a line is not longer
+  int64_t copied_bytes;            // of x that a tile of filters runs over: half of L2
+  const WinogradTransforms* transforms;  // F(2x2, 3x3)'s
+  // The tile of `rows` filters, 1 to most_rows.
   void (*(*tile)(int64_t rows))(const WgradTile&);
   // Copy `pixels` of x, `step` floats apart, into panels of 32 channels, `panel` floats apart, with zeros
   // where the channels end; `x` null: zeros.
@@ -57,7 +61,7 @@ struct WgradKernels {
   void (*transform_filter)(const float* m, int64_t point, float* taps, int64_t tap);
 };
 
-extern const WgradKernels kWgradAvx512;
+extern const WgradKernels kWgradAvx2, kWgradAvx512;
 
 // The pixels whose products are summed in registers: whole images, or some lines of one.
 struct WgradChunk {
@@ -74,8 +78,8 @@ class Wgrad {
  public:
   // x and dy: fp32, dense. dw: (K, C, R, S), dense. `winograd`: 3 x 3 filters of stride 1.
   Wgrad(
-      const WgradKernels& kernels, const WinogradTransforms& transforms, bool winograd, const Filter& filter,
-      const Map& x, const Activation& activation, const Map& dy, float* dw);
+      const WgradKernels& kernels, bool winograd, const Filter& filter, const Map& x,
+      const Activation& activation, const Map& dy, float* dw);
 
   // Memory of a run by `parts` threads, aligned to 64 bytes.
   int64_t scratch_bytes(int64_t parts) const { return parts * part_bytes(parts); }
@@ -117,7 +121,6 @@ class Wgrad {
   void finish_winograd(int64_t tile, int64_t panel, const float* sums) const;
 
   const WgradKernels& kernels_;
-  const WinogradTransforms& transforms_;
   bool winograd_;
   Filter filter_;
   Map x_, dy_;

@@ -9,7 +9,6 @@ namespace fusedres::conv {
 namespace {
 
 constexpr int64_t kPoints = 16;
-constexpr int64_t kChunkPatches = 256;
 constexpr int64_t kLine = 16;  // floats
 
 }  // namespace
@@ -24,7 +23,7 @@ struct Wgrad::WinogradLayout {
   explicit WinogradLayout(const Wgrad& w)
       : across(ceil_div(w.dy_.width, 2)),
         down(ceil_div(w.dy_.height, 2)),
-        chunks(down, across, w.dy_.images, kChunkPatches),
+        chunks(down, across, w.dy_.images, w.kernels_.chunk),
         region{2 * chunks.lines + 2, 2 * across + 2, 2, 1, 1} {
     const int64_t patches = chunks.images * chunks.lines * across;
     z_point = round_up(patches * w.tile_rows_, kLine) + kLine;
@@ -67,7 +66,7 @@ void Wgrad::transform_inputs(
         const float* corner = copied + 2 * line * row + 2 * column * kPanel;
         const float* patch[kPoints];
         for (int64_t i = 0; i < kPoints; ++i) patch[i] = corner + i / 4 * row + i % 4 * kPanel;
-        transforms_.input(patch, kPanel, v, layout.v_point);
+        kernels_.transforms->input(patch, kPanel, v, layout.v_point);
       }
 }
 

@@ -2,9 +2,8 @@
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
 the weights. Direct convolution, which takes groups and dilation in inference, and Winograd have kernels for
-every CPU; AMX is where it is; training in fp32 needs AVX2, in bf16 and for weight gradients AVX-512. A
-measured plan chooses, and without one the rules in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the
-measurements behind them.
+every CPU; AMX is where it is; training needs AVX2 in fp32, AVX-512 in bf16. A measured plan chooses, and
+without one the rules in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int, use: 
     if groups != 1 or tuple(dilation) != (1, 1):
         return False
     isa = tile_isa(torch.float32)
-    return isa == "avx512" or (isa == "avx2" and dtype == torch.float32 and use != "wgrad")
+    return isa == "avx512" or (isa == "avx2" and dtype == torch.float32)
 
 
 def winograd_takes(w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> bool:
