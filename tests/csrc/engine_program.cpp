@@ -331,13 +331,16 @@ void run_parts(const Task& task, int64_t parts) {
 // dw by one thread and by three: the same bits.
 void check_wgrad(const char* name, const Operands& o, Guarded::At at) {
   const auto algorithm = static_cast<Algorithm>(o.header.algorithm);
+  const bool channels_last = at == Guarded::At::kEnd;
   const auto run = [&](int64_t parts) {
     Guarded dw(o.w_count * o.size(), at, kPoison);
     if (o.type == DataType::kFloat32) {
       const bool winograd = algorithm == Algorithm::kWinogradF32;
-      run_parts(Wgrad(wgrad_kernels(), winograd, o.filter, o.in, {}, o.add, dw.as<float>()), parts);
+      const WeightGradient<float> out(dw.as<float>(), o.filter, channels_last);
+      run_parts(Wgrad(wgrad_kernels(), winograd, o.filter, o.in, {}, o.add, out), parts);
     } else {
-      run_parts(WgradBf16(kWgradBf16Amx, o.filter, o.in, {}, o.add, dw.as<BFloat16>()), parts);
+      const WeightGradient<BFloat16> out(dw.as<BFloat16>(), o.filter, channels_last);
+      run_parts(WgradBf16(kWgradBf16Amx, o.filter, o.in, {}, o.add, out), parts);
     }
     return dw;
   };

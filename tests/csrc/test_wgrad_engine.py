@@ -52,9 +52,16 @@ def shape_of(case: Case) -> tuple[int, int, int, int]:
     return case.k, case.c, case.r, case.r
 
 
-def ours(case: Case, algorithm: Algorithm, x: Tensor, dy: Tensor, *affine: Tensor | None) -> Tensor:
+def ours(
+    case: Case,
+    algorithm: Algorithm,
+    x: Tensor,
+    dy: Tensor,
+    *affine: Tensor | None,
+    channels_last: bool = False,
+) -> Tensor:
     pair = (case.stride, case.stride), (case.padding, case.padding)
-    return engine.wgrad(x, dy, *(affine or (None, None)), shape_of(case), *pair, algorithm)
+    return engine.wgrad(x, dy, *(affine or (None, None)), shape_of(case), *pair, algorithm, channels_last)
 
 
 def plain(case: Case, x: Tensor, dy: Tensor) -> Tensor:
@@ -86,6 +93,9 @@ def test_two_times_rule(case: Case, algorithm: Algorithm, count: int) -> None:
             dw, plain(case, x.double(), dy.double()), plain(case, x, dy), f"{case} {algorithm.name}"
         )
         assert_same_bits(ours(case, algorithm, x, dy), dw, f"{case} twice")
+        as_weight = ours(case, algorithm, x, dy, channels_last=True)
+        assert as_weight.is_contiguous(memory_format=NHWC)
+        assert_same_bits(as_weight, dw, f"{case} channels_last")
 
 
 @pytest.mark.parametrize("case", (*LAYERS[1:4], *AWKWARD[:-1], *CHUNKS), ids=str)

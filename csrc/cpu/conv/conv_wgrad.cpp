@@ -60,7 +60,7 @@ void run(const Task& task) {
 Tensor wgrad(
     const Tensor& x, const Tensor& dy, OptionalTensor in_scale, OptionalTensor in_shift,
     std::vector<int64_t> w_shape, std::vector<int64_t> stride, std::vector<int64_t> padding,
-    int64_t algorithm) {
+    int64_t algorithm, bool channels_last) {
   if (w_shape.size() != 4) fail("`w_shape` must have 4 sizes (K, C, R, S)");
   const auto chosen = static_cast<Algorithm>(algorithm);
   const Filter filter{w_shape[0], w_shape[1], w_shape[2], w_shape[3],
@@ -71,7 +71,8 @@ Tensor wgrad(
   const cpu::ChannelVector scale("wgrad", "in_scale", in_scale, filter.in_channels);
   const cpu::ChannelVector shift("wgrad", "in_shift", in_shift, filter.in_channels);
   const DataType type = data_type(chosen);
-  Tensor dw = cpu::empty(x, w_shape, x.scalar_type());
+  Tensor dw =
+      channels_last ? cpu::empty_nhwc(x, w_shape, x.scalar_type()) : cpu::empty(x, w_shape, x.scalar_type());
   if (dw.numel() == 0) return dw;
   if (dy.numel() == 0) {
     std::memset(dw.data_ptr(), 0, dw.numel() * element_size(type));
@@ -80,10 +81,12 @@ Tensor wgrad(
   const Activation activation{scale.get(), shift.get()};
   const Map in = map_of(x, type), gradient = map_of(dy, type);
   if (type == DataType::kBFloat16) {
-    run(WgradBf16(kWgradBf16Amx, filter, in, activation, gradient, cpu::mutable_data<BFloat16>(dw)));
+    const WeightGradient<BFloat16> out(cpu::mutable_data<BFloat16>(dw), filter, channels_last);
+    run(WgradBf16(kWgradBf16Amx, filter, in, activation, gradient, out));
   } else {
     const bool winograd = chosen == Algorithm::kWinogradF32;
-    run(Wgrad(wgrad_kernels(), winograd, filter, in, activation, gradient, cpu::mutable_data<float>(dw)));
+    const WeightGradient<float> out(cpu::mutable_data<float>(dw), filter, channels_last);
+    run(Wgrad(wgrad_kernels(), winograd, filter, in, activation, gradient, out));
   }
   return dw;
 }

@@ -29,7 +29,7 @@ WgradChunks::WgradChunks(int64_t height, int64_t length, int64_t all_images, int
 
 Wgrad::Wgrad(
     const WgradKernels& kernels, bool winograd, const Filter& filter, const Map& x,
-    const Activation& activation, const Map& dy, float* dw)
+    const Activation& activation, const Map& dy, const WeightGradient<float>& dw)
     : kernels_(kernels),
       winograd_(winograd),
       filter_(filter),
@@ -99,11 +99,16 @@ void Wgrad::store(int64_t tile, int64_t panel, const float* sums, int64_t tap) c
   const int64_t k0 = tile * tile_rows_, c0 = panel * kPanel;
   const int64_t filters = std::min(tile_rows_, filter_.out_channels - k0);
   const int64_t channels = std::min(kPanel, filter_.in_channels - c0);
-  for (int64_t k = 0; k < filters; ++k) {
-    float* to = dw_ + ((k0 + k) * filter_.in_channels + c0) * taps_;
-    for (int64_t t = 0; t < taps_; ++t)
-      for (int64_t c = 0; c < channels; ++c) to[c * taps_ + t] = sums[t * tap + k * kPanel + c];
-  }
+  for (int64_t k = 0; k < filters; ++k)
+    for (int64_t t = 0; t < taps_; ++t) {
+      const float* from = sums + t * tap + k * kPanel;
+      float* to = dw_.at(k0 + k, c0) + t * dw_.tap;
+      if (dw_.channel == 1) {
+        std::copy_n(from, channels, to);
+      } else {
+        for (int64_t c = 0; c < channels; ++c) to[c * dw_.channel] = from[c];
+      }
+    }
 }
 
 // Where a chunk's copies lie.

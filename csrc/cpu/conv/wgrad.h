@@ -37,6 +37,20 @@ struct Activation {
   }
 };
 
+// dw, whose filters are dense: (K, C, R, S), or the same in channels_last order, as the weight lies.
+template <typename T>
+struct WeightGradient {
+  T* data;
+  int64_t filter, channel, tap;  // values from one to the next
+
+  WeightGradient(T* data, const Filter& f, bool channels_last)
+      : data(data),
+        filter(f.in_channels * f.rows * f.cols),
+        channel(channels_last ? 1 : f.rows * f.cols),
+        tap(channels_last ? f.in_channels : 1) {}
+  T* at(int64_t k, int64_t c) const { return data + k * filter + c * channel; }
+};
+
 // What one instruction set brings.
 struct WgradKernels {
   int64_t fewest_rows, most_rows;  // filters of a tile where there are enough
@@ -76,10 +90,10 @@ struct WgradShare {
 
 class Wgrad {
  public:
-  // x and dy: fp32, dense. dw: (K, C, R, S), dense. `winograd`: 3 x 3 filters of stride 1.
+  // x and dy: fp32, dense. `winograd`: 3 x 3 filters of stride 1.
   Wgrad(
       const WgradKernels& kernels, bool winograd, const Filter& filter, const Map& x,
-      const Activation& activation, const Map& dy, float* dw);
+      const Activation& activation, const Map& dy, const WeightGradient<float>& dw);
 
   // Memory of a run by `parts` threads, aligned to 64 bytes.
   int64_t scratch_bytes(int64_t parts) const { return parts * part_bytes(parts); }
@@ -125,7 +139,7 @@ class Wgrad {
   Filter filter_;
   Map x_, dy_;
   Activation activation_;
-  float* dw_;
+  WeightGradient<float> dw_;
   int64_t tile_rows_, taps_;
 };
 

@@ -26,7 +26,7 @@ struct WgradBf16::Memory {
 
 WgradBf16::WgradBf16(
     const WgradBf16Kernels& kernels, const Filter& filter, const Map& x, const Activation& activation,
-    const Map& dy, BFloat16* dw)
+    const Map& dy, const WeightGradient<BFloat16>& dw)
     : kernels_(kernels),
       filter_(filter),
       x_(x),
@@ -158,9 +158,9 @@ void WgradBf16::store(const Share& share, Range channels, const Memory& memory) 
         kernels_.narrow(memory.sums + (block * taps() + tap) * kSums, kSums, narrow);
         const int64_t c_count = std::min(kBlock, filter_.in_channels - c * kBlock);
         const int64_t k_count = std::min(kBlock, filter_.out_channels - k * kBlock);
-        BFloat16* to = dw_ + (k * kBlock * filter_.in_channels + c * kBlock) * taps() + tap;
-        for (int64_t kk = 0; kk < k_count; ++kk, to += filter_.in_channels * taps())
-          for (int64_t cc = 0; cc < c_count; ++cc) to[cc * taps()] = narrow[cc * kBlock + kk];
+        BFloat16* to = dw_.at(k * kBlock, c * kBlock) + tap * dw_.tap;
+        for (int64_t kk = 0; kk < k_count; ++kk, to += dw_.filter)
+          for (int64_t cc = 0; cc < c_count; ++cc) to[cc * dw_.channel] = narrow[cc * kBlock + kk];
       }
 }
 

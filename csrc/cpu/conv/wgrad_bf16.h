@@ -52,7 +52,7 @@ class WgradBf16 {
   // x and dy: bf16, dense. dw: (K, C, R, S), dense, bf16.
   WgradBf16(
       const WgradBf16Kernels& kernels, const Filter& filter, const Map& x, const Activation& activation,
-      const Map& dy, BFloat16* dw);
+      const Map& dy, const WeightGradient<BFloat16>& dw);
 
   // Memory of a run by `parts` threads, aligned to 64 bytes.
   int64_t scratch_bytes(int64_t parts) const { return parts * part_bytes(parts); }
@@ -81,7 +81,7 @@ class WgradBf16 {
   Filter filter_;
   Map x_, dy_;
   Activation activation_;
-  BFloat16* dw_;
+  WeightGradient<BFloat16> dw_;
   int64_t planes_h_, planes_w_;  // of x
   int64_t pitch_;                // pixels of a line
   WgradChunks chunks_;

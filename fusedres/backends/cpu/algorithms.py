@@ -104,7 +104,7 @@ def _wgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]
     dy = torch.ones_like(_convolution(x, w, g))
     calls: dict[str, Call] = {
         algorithm.name.lower(): partial(
-            engine.wgrad, x, dy, None, None, convolution.w, g.stride, g.padding, algorithm
+            engine.wgrad, x, dy, None, None, convolution.w, g.stride, g.padding, algorithm, True
         )
         for algorithm in served
         if algorithm in _WGRAD

@@ -134,8 +134,7 @@ def conv_wgrad(
     dy = output_gradient(dz, y, p, q, r)
     algorithm = engine.choose(x.shape, x.dtype, w_shape, stride, padding, dilation, groups, "wgrad")
     if algorithm is not None:
-        dw = engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm)
-    else:
-        w = x.new_empty(tuple(w_shape))
-        dw = convolution_gradient(dy, activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
+        return engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm, channels_last)
+    w = x.new_empty(tuple(w_shape))
+    dw = convolution_gradient(dy, activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
     return dw.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

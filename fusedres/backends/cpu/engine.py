@@ -41,7 +41,7 @@ for _schema in (
     "conv_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift, Tensor? residual, bool relu)"
     " -> Tensor",
     "wgrad(Tensor x, Tensor dy, Tensor? in_scale, Tensor? in_shift, SymInt[4] w_shape, SymInt[2] stride,"
-    " SymInt[2] padding, int algorithm) -> Tensor",
+    " SymInt[2] padding, int algorithm, bool channels_last) -> Tensor",
     "stem_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift) -> Tensor",
     "blocks_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, int[] convs,"
     " int[] downsamples) -> Tensor",
@@ -222,9 +222,11 @@ def wgrad(
     stride: Ints,
     padding: Ints,
     algorithm: Algorithm,
+    channels_last: bool,
 ) -> Tensor:
     """The weight's gradient; ``in_scale`` and ``in_shift`` activate ``x`` as it is loaded."""
-    dw: Tensor = OPS.wgrad.default(x, dy, in_scale, in_shift, w_shape, stride, padding, algorithm)
+    affine = in_scale, in_shift
+    dw: Tensor = OPS.wgrad.default(x, dy, *affine, w_shape, stride, padding, algorithm, channels_last)
     return dw
 
 
