@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -18,6 +20,7 @@ from torch import Tensor
 
 #: The files that are mapped now, by the address of their first byte. A tensor in one keeps it alive.
 _FILES: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
+_LOCK = threading.Lock()
 
 
 def into_file(tensors: Sequence[Tensor], folder: Path) -> list[Tensor]:
@@ -42,7 +45,8 @@ def into_file(tensors: Sequence[Tensor], folder: Path) -> list[Tensor]:
             file.write(_bytes(tensor).numpy().data)
         file.flush()
         mapped = mmap.mmap(file.fileno(), 0)
-    _FILES[torch.frombuffer(mapped, dtype=torch.uint8).data_ptr()] = mapped
+    with _LOCK:
+        _FILES[torch.frombuffer(mapped, dtype=torch.uint8).data_ptr()] = mapped
     copies = [
         torch.frombuffer(mapped, dtype=t.dtype, count=t.numel(), offset=offset).as_strided(
             t.size(), t.stride()
@@ -66,15 +70,20 @@ def let_go(tensors: Iterable[Tensor | None]) -> None:
     for tensor in tensors:
         if tensor is not None and (place := _place(tensor)) is not None:
             file, begin = place
-            file.madvise(mmap.MADV_DONTNEED, begin, tensor.untyped_storage().nbytes())
+            first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+            # Advice: memory that is locked stays, and so does less than a page.
+            with suppress(OSError, ValueError):
+                file.madvise(mmap.MADV_DONTNEED, first, begin + tensor.untyped_storage().nbytes() - first)
 
 
 def _place(tensor: Tensor) -> tuple[mmap.mmap, int] | None:
-    """The file that a tensor lies in, and where in it its storage begins: at a page."""
+    """The file that a tensor lies in, and where in it its storage begins."""
     if not _FILES or tensor.device.type != "cpu":
         return None
     address = tensor.untyped_storage().data_ptr()
-    for first, mapped in list(_FILES.items()):
+    with _LOCK:
+        files = list(_FILES.items())
+    for first, mapped in files:
         if first <= address < first + len(mapped):
             return mapped, address - first
     return None
