@@ -1,4 +1,4 @@
-// Memory of outputs, which the next outputs use again.
+// Memory of outputs and scratch, which the next ones use again.
 #pragma once
 
 #include <cstdint>

@@ -56,8 +56,8 @@ VARIABLES = (
         "FUSEDRES_CPU_POOL",
         "run",
         "megabytes, or 0",
-        "the most memory kept for the CPU's next large outputs; 0 keeps none; default: an eighth of the "
-        "machine's, at most 4096",
+        "the most memory kept for the CPU's large outputs and scratch; 0 keeps none; default: an eighth "
+        "of the machine's, at most 4096",
     ),
     Variable(
         "FUSEDRES_CUDA_ARCHS",

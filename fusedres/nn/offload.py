@@ -24,11 +24,12 @@ def offload(model: nn.Module, directory: str | os.PathLike[str] | None = None) -
     in memory a second time. Afterwards their bytes lie in a nameless file, mapped into memory. They are the
     same parameters, can be read, written, trained and saved as before, and the file ends with them. Pages
     that somebody reads come back from the system's cache or the disk, and go again when the weight has been
-    packed. Outputs are the same bits.
+    packed, as the next inference does. Outputs are the same bits.
 
     As ``.to()`` does, it gives each parameter new memory: a tensor that shared the old one keeps that, and a
     later ``.to()`` to another type or a ``copy.deepcopy`` lies in ordinary memory again. A process that is
-    forked shares the file, and would see what the other writes to it.
+    forked shares the file, and must not write to these parameters: the other one's would change too, and
+    its packed copies would not.
 
     Args:
         model: a model with fused modules on the CPU; others of its weights, and those below 64 KB, stay.
@@ -78,7 +79,8 @@ def _weights(model: nn.Module) -> list[Tensor]:
 
 def _movable(weight: Tensor) -> bool:
     return (
-        weight.device.type == "cpu"
+        type(weight) in (nn.Parameter, Tensor)  # a subclass may have no bytes of its own
+        and weight.device.type == "cpu"
         and not weight.is_inference()  # whose changes nobody sees: it is packed in every call
         and weight.numel() * weight.element_size() >= LEAST_BYTES
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))

@@ -32,10 +32,10 @@ class Buffer {
     data_ = static_cast<char*>(output_pool().take(bytes));
     pooled_ = data_ != nullptr;
     if (!pooled_) {
-      const int64_t rounded = (bytes + kLargePage - 1) / kLargePage * kLargePage;
-      data_ = static_cast<char*>(std::aligned_alloc(kLargePage, rounded));
+      bytes = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      data_ = static_cast<char*>(std::aligned_alloc(kLargePage, bytes));
       if (data_ == nullptr) throw std::bad_alloc();
-      advise_large_pages(data_, rounded);
+      advise_large_pages(data_, bytes);
     }
     capacity_ = bytes;
   }
