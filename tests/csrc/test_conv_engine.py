@@ -396,6 +396,78 @@ def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: tor
     assert_same_bits(whole, apart, f"{n} images, {count} threads")
 
 
+def packed_blocks(*blocks: list[tuple[int, int, int, int, int]]) -> list[tuple[list[Tensor], ...]]:
+    """Of each block the weights, scales and shifts of its convolutions (c, k, r, stride, groups), in fp32."""
+
+    def conv(c: int, k: int, r: int, stride: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        w = torch.randn(k, c // groups, r, r) / (c // groups * r * r) ** 0.5
+        direct = (r, stride, groups) != (3, 1, 1)
+        algorithm = int(Algorithm.DIRECT_F32 if direct else Algorithm.WINOGRAD_F32)
+        packed = OPS.conv_pack(w, (stride, stride), (r // 2, r // 2), algorithm, (1, 1), groups)
+        return packed, torch.rand(k) + 0.5, torch.randn(k)
+
+    return [
+        tuple(list(column) for column in zip(*(conv(*shape) for shape in block), strict=True))
+        for block in blocks
+    ]
+
+
+@pytest.mark.skipif(
+    engine.tile_isa(torch.float32) == "avx512", reason="only vector tiles round (AVX2, portable)"
+)
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_rounded_blocks_are_those_that_bf16_is_stored_between(n: int, count: int) -> None:
+    """Each block's output is rounded where it is written: by direct tiles, Winograd's and groups'."""
+    blocks = packed_blocks(
+        [
+            (24, 16, 1, 1, 1),
+            (16, 16, 3, 1, 1),
+            (16, 300, 1, 1, 1),
+            (24, 300, 1, 1, 1),
+        ],  # sums move to a total
+        [(300, 16, 1, 1, 1), (16, 16, 3, 2, 1), (16, 50, 1, 1, 1), (300, 50, 1, 2, 1)],
+        [(50, 50, 3, 1, 1), (50, 50, 3, 1, 1)],  # ends with Winograd's
+        [(50, 64, 3, 1, 1), (64, 64, 3, 1, 8), (50, 64, 1, 1, 1)],  # with a tile of narrow groups
+        [(64, 64, 3, 1, 1), (64, 64, 3, 1, 1)],
+    )
+    joins = [1, 1, 0, 1, 0]
+    convs = [len(block[0]) - skips for block, skips in zip(blocks, joins, strict=True)]
+    x = torch.randn(n, 24, 11, 9).contiguous(memory_format=NHWC)
+    flat = [[operand for operands in column for operand in operands] for column in zip(*blocks, strict=True)]
+    with threads(count):
+        whole = OPS.blocks_packed(x, *flat, convs, joins, True)
+        apart = x
+        for block, length, skips in zip(blocks, convs, joins, strict=True):
+            apart = OPS.blocks_packed(apart, *block, [length], [skips]).bfloat16().float()
+    assert whole.dtype == torch.float32
+    assert_same_bits(whole, apart, f"{n} images, {count} threads")
+
+
+@pytest.mark.skipif(
+    engine.tile_isa(torch.float32) == "avx512", reason="only vector tiles round (AVX2, portable)"
+)
+@pytest.mark.parametrize("last", [1, 3], ids=["direct", "winograd"])
+def test_rounding_keeps_what_is_not_finite(last: int) -> None:
+    """NaN stays NaN, an infinity one, and what bf16 cannot hold becomes one."""
+    (block,) = packed_blocks([(16, 16, 1, 1, 1), (16, 16, last, 1, 1)])
+    (*_, shift) = block[2]
+    shift[:3] = torch.tensor([float("inf"), float("nan"), torch.finfo(torch.float32).max])
+    x = torch.randn(1, 16, 12, 12).contiguous(memory_format=NHWC)
+    whole = OPS.blocks_packed(x, *block, [2], [0], True)
+    apart = OPS.blocks_packed(x, *block, [2], [0]).bfloat16().float()
+    assert whole[:, 1].isnan().all() and whole[:, (0, 2)].isinf().all()
+    assert torch.equal(whole.isnan(), apart.isnan())
+    assert_same_bits(whole.nan_to_num(posinf=float("inf")), apart.nan_to_num(posinf=float("inf")), f"{last}")
+
+
+@pytest.mark.skipif(engine.tile_isa(torch.float32) != "avx512", reason="the other tiles round")
+def test_tiles_that_cannot_round_refuse_to() -> None:
+    (block,) = packed_blocks([(8, 8, 1, 1, 1), (8, 8, 1, 1, 1)])
+    with pytest.raises(RuntimeError, match="`rounds` needs"):
+        OPS.blocks_packed(torch.randn(1, 8, 5, 5).contiguous(memory_format=NHWC), *block, [2], [0], True)
+
+
 @pytest.mark.parametrize(("n", "channels", "size"), [(28, 128, 8), (28, 128, 7), (44, 512, 9), (31, 256, 14)])
 def test_parts_of_a_batch_share_no_scratch(n: int, channels: int, size: int) -> None:
     """Winograd's scratch does not grow evenly with the images: seven may need more than eight."""

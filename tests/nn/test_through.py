@@ -92,8 +92,7 @@ def test_the_second_call_is_one(
         first = model(x.to(dtype))
         assert calls == ONE_BY_ONE, "the stem, then block by block, then the head"
         again = model(x.to(dtype))
-    # Blocks that compute in fp32 on bf16 each round their result, as in the first call.
-    assert calls[8:] == (AT_ONCE if engine.arithmetic(dtype) == dtype else ONE_BY_ONE)
+    assert calls[8:] == AT_ONCE
     assert_same_bits(again.clone(), first.clone(), "at once")
 
 

@@ -22,12 +22,13 @@ class BlockTask {
   BlockTask(const Block& block, const Map& in, const Map& out, int64_t threads) : in_(in), out_(out) {
     tasks_.reserve(4);
     Map next = in;
-    for (const BlockConv& conv : block.convs) {
-      if (conv.packed == nullptr) break;
-      tasks_.emplace_back(conv.packed, Epilogue{conv.scale, conv.shift, true}, next, threads);
+    convs_ = block.convs[2].packed == nullptr ? 2 : 3;
+    for (size_t i = 0; i < convs_; ++i) {
+      const BlockConv& conv = block.convs[i];
+      const bool rounds = block.rounds && i + 1 == convs_;
+      tasks_.emplace_back(conv.packed, Epilogue{conv.scale, conv.shift, true, rounds}, next, threads);
       next = tasks_.back().output_like();
     }
-    convs_ = tasks_.size();
     if (block.downsample.packed != nullptr)
       tasks_.emplace_back(
           block.downsample.packed, Epilogue{block.downsample.scale, block.downsample.shift, false}, in,

@@ -15,6 +15,7 @@ struct BlockConv {
 struct Block {
   BlockConv convs[3];  // in order; the third is absent in a basic block
   BlockConv downsample;
+  bool rounds = false;  // the output, of fp32, to bf16's values
 };
 
 // relu?(conv(in) * scale + shift + residual?); residual.data may be null.

@@ -1,6 +1,7 @@
 // fusedres_cpu::blocks_packed; its schema stands in fusedres/backends/cpu/engine.py.
 #include "cpu/conv/block.h"
 #include "cpu/conv/engine_op.h"
+#include "cpu/conv/support.h"
 
 namespace fusedres::conv {
 namespace {
@@ -20,9 +21,10 @@ struct Chain {
 
   // Adds the block whose operands begin at `first`, on inputs like `in`.
   void add(
-      const Operands& operands, size_t first, int64_t convs, bool downsample, const Map& in,
+      const Operands& operands, size_t first, int64_t convs, bool downsample, bool rounds, const Map& in,
       int64_t element) {
     Block block;
+    block.rounds = rounds;
     int64_t channels = in.channels, height = in.height, width = in.width;
     for (int64_t i = 0; i < convs; ++i) {
       const Filter& filter = put(operands, first + i, channels, block.convs[i]);
@@ -53,10 +55,11 @@ struct Chain {
 };
 
 // Blocks one after the other: of each the number of its convolutions in a row (`convs`) and in its skip
-// (`downsamples`, 0 or 1). One call for a network's blocks does not go back to Python between them.
+// (`downsamples`, 0 or 1). One call for a network's blocks does not go back to Python between them. `rounds`:
+// each block's output, of fp32, to bf16's values, as if it had been stored in bf16 and widened again.
 Tensor blocks_packed(
     const Tensor& x, std::vector<Tensor> packed, std::vector<Tensor> scales, std::vector<Tensor> shifts,
-    std::vector<int64_t> convs, std::vector<int64_t> downsamples) {
+    std::vector<int64_t> convs, std::vector<int64_t> downsamples, bool rounds) {
   if (convs.empty() || convs.size() != downsamples.size())
     fail("blocks_packed: needs a block at least, and as many `downsamples` as `convs`");
   size_t count = 0;
@@ -73,13 +76,18 @@ Tensor blocks_packed(
         std::to_string(packed.size()) + ", " + std::to_string(scales.size()) + " and " +
         std::to_string(shifts.size()) + " for " + std::to_string(count));
   const int64_t element = x.scalar_type() == ScalarType::Float ? 4 : 2;
-  for (const Tensor& weights : packed) check_input(kOp, checked_header(kOp, "packed", weights), x);
+  for (const Tensor& weights : packed) {
+    const PackedHeader& header = checked_header(kOp, "packed", weights);
+    check_input(kOp, header, x);
+    if (rounds && !tiles_of(header).can_round)
+      fail("blocks_packed: `rounds` needs weights for AVX2's or the portable tiles");
+  }
   Chain chain;
   chain.affines.reserve(count);
   Map in = map_of(x);
   size_t first = 0;
   for (size_t i = 0; i < convs.size(); ++i) {
-    chain.add({packed, scales, shifts}, first, convs[i], downsamples[i] == 1, in, element);
+    chain.add({packed, scales, shifts}, first, convs[i], downsamples[i] == 1, rounds, in, element);
     in = chain.outs.back();
     first += convs[i] + downsamples[i];
   }

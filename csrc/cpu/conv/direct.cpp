@@ -155,6 +155,7 @@ struct DirectConv::Walk {
     common.tap_count = taps.count;
     common.run = taps.run;
     common.floor = conv.epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity();
+    common.rounds = conv.epilogue.rounds;
     const bool packs =
         conv.packs_inputs(taps.count, conv.split_panels ? panels / (2 * conv.threads) : panels);
     if (packs) packed_bytes = taps.count * conv.tiles->packing->bytes(taps.run);

@@ -116,11 +116,12 @@ inline Map dense_map(
           pixel * width * height};
 }
 
-// out = relu?(conv * scale + shift + residual?)
+// out = relu?(conv * scale + shift + residual?), of fp32 rounded to bf16's values where `rounds`.
 struct Epilogue {
   const float* scale = nullptr;  // round_up(K, 32) values each
   const float* shift = nullptr;
   bool relu = false;
+  bool rounds = false;
 };
 
 // Told of output pixels (in the order n, y, x) that are complete and still near: of [first, end), which one

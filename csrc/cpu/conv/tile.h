@@ -20,8 +20,9 @@ struct TileCommon {
   int64_t residual_step = 0;      // and of the residual
   const int64_t* taps = nullptr;  // byte offsets of the filter's taps from the pixel's input
   int64_t tap_count = 0;
-  int64_t run = 0;  // consecutive input values of one tap
-  float floor = 0;  // 0 with ReLU, -infinity without
+  int64_t run = 0;      // consecutive input values of one tap
+  float floor = 0;      // 0 with ReLU, -infinity without
+  bool rounds = false;  // fp32 outputs to bf16's values
 };
 
 constexpr int kMostStrips = 6;
@@ -68,6 +69,7 @@ struct TileFamily {
   void (*enter)(const TileCommon&);
   void (*leave)();
   const InputPacking* packing = nullptr;  // null: this family has none
+  bool can_round = false;                 // as TileCommon::rounds asks
 };
 
 extern const TileFamily kTilesF32Portable, kTilesBf16Portable, kTilesGroupsPortable;

@@ -100,33 +100,37 @@ struct PairsBf16 {
   }
 };
 
-// A pixel's kLanes outputs, and what they need but for where they lie.
+// What a pixel's kLanes outputs need but for where they lie. They are rounded to Values, then stored as T.
+template <typename T, typename Values, bool kResidual>
 struct Epilogue {
   Vec floor, scale, shift;
 
   // relu?(sum * scale + shift + residual) of the first `lanes` filters, the residual's `at` bytes on.
-  template <bool kResidual, typename T>
   FUSEDRES_INLINE void write(Vec sum, const char* residual, int64_t at, char* out, int lanes) const {
     Vec value = multiply_add(sum, scale, shift);
     if constexpr (kResidual) value += load(reinterpret_cast<const T*>(residual + at), lanes);
-    store(reinterpret_cast<T*>(out), at_least(floor, value), lanes);
+    store(reinterpret_cast<T*>(out), rounded_to<Values>(at_least(floor, value)), lanes);
   }
 };
 
-// write(epilogue, lanes, has residual) for filters [first, first + kLanes) of the panel, if any are there.
-template <class Write>
+// write(epilogue, lanes) for filters [first, first + kLanes) of the panel, if any are there.
+template <typename T, class Write>
 FUSEDRES_INLINE void with_epilogue(
     const TileCommon& common, const Tile& tile, int64_t first, const Write& write) {
   const int64_t left = tile.channels - first;
   if (left <= 0) return;
   // Read once: after each store the compiler would read it again.
-  const Epilogue epilogue{
-      splat(common.floor), load(tile.scale + first, kLanes), load(tile.shift + first, kLanes)};
-  const auto write_lanes = [&](int lanes) __attribute__((always_inline)) {
-    tile.residual[0] != nullptr ? write(epilogue, lanes, std::true_type{})
-                                : write(epilogue, lanes, std::false_type{});
+  const Vec floor = splat(common.floor), scale = load(tile.scale + first, kLanes),
+            shift = load(tile.shift + first, kLanes);
+  const auto write_values = [&](auto values) __attribute__((always_inline)) {
+    using Values = decltype(values);
+    const auto write_lanes = [&](int lanes) __attribute__((always_inline)) {
+      tile.residual[0] != nullptr ? write(Epilogue<T, Values, true>{floor, scale, shift}, lanes)
+                                  : write(Epilogue<T, Values, false>{floor, scale, shift}, lanes);
+    };
+    left >= kLanes ? write_lanes(kLanes) : write_lanes(static_cast<int>(left));
   };
-  left >= kLanes ? write_lanes(kLanes) : write_lanes(static_cast<int>(left));
+  common.rounds ? write_values(BFloat16{}) : write_values(float{});
 }
 
 // The running totals of long sums are kept in memory (L1): total[i] += the i-th sum, which is 0 again.
@@ -191,14 +195,13 @@ FUSEDRES_INLINE void vector_pass(
   if (moved) add_total<kPixels>(sum, total);
 #pragma GCC unroll 2
   for (int v = 0; v < 2; ++v)
-    with_epilogue(
+    with_epilogue<T>(
         common, tile, first + v * kLanes,
-        [&](const Epilogue& epilogue, int lanes, auto residual) __attribute__((always_inline)) {
+        [&](const auto& epilogue, int lanes) __attribute__((always_inline)) {
           const int64_t at = (first + v * kLanes) * sizeof(T);
 #pragma GCC unroll 6
           for (int pixel = 0; pixel < kPixels; ++pixel)
-            epilogue.template write<decltype(residual)::value, T>(
-                sum[pixel][v], tile.residual[pixel], at, tile.out[pixel] + at, lanes);
+            epilogue.write(sum[pixel][v], tile.residual[pixel], at, tile.out[pixel] + at, lanes);
         });
 }
 
@@ -238,6 +241,6 @@ TileKernel vector_tile_of(int64_t, int64_t pixels) {
 
 template <class Arithmetic>
 constexpr conv::TileFamily kVectorTiles = {
-    kTilePixels, 1, kPass, Arithmetic::kGroup, vector_tile_of<Arithmetic>, nullptr, nullptr};
+    kTilePixels, 1, kPass, Arithmetic::kGroup, vector_tile_of<Arithmetic>, nullptr, nullptr, nullptr, true};
 
 }  // namespace fusedres::FUSEDRES_ISA

@@ -261,7 +261,7 @@ void WinogradConv::transform_outputs(
     }
     transforms->output(
         m + (t - base) * kPanel, layout.m_point, to, add, epilogue.scale + first, epilogue.shift + first,
-        floor, channels);
+        floor, epilogue.rounds, channels);
   }
 }
 

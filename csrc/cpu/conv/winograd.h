@@ -16,10 +16,11 @@ struct WinogradTransforms {
   // outside the image). Point q of the patch goes to v + q * point, rounded up to whole vectors of 16 floats.
   void (*input)(const float* const* patch, int64_t channels, float* v, int64_t point);
   // Y = A' M A of one patch for one panel, then the epilogue. m: point q at m + q * point, 32 floats.
-  // out[i * m + j] and residual[...]: null where the output has no such pixel (or no residual).
+  // out[i * m + j] and residual[...]: null where the output has no such pixel (or no residual). `rounds`: to
+  // bf16's values.
   void (*output)(
       const float* m, int64_t point, float* const* out, const float* const* residual, const float* scale,
-      const float* shift, float floor, int64_t channels);
+      const float* shift, float floor, bool rounds, int64_t channels);
   int64_t outputs = 2;  // m
 
   int64_t side() const { return outputs + 2; }

@@ -82,7 +82,7 @@ void transform_input(const float* const* patch, int64_t channels, float* v, int6
 template <class F>
 void transform_output(
     const float* m, int64_t point, float* const* out, const float* const* residual, const float* scale,
-    const float* shift, float floor, int64_t channels) {
+    const float* shift, float floor, bool rounds, int64_t channels) {
   constexpr int kSide = F::kSide, kOutputs = F::kOutputs;
   const Vec least = splat(floor);
   for_channels(channels, [&](int64_t k, int lanes) __attribute__((always_inline)) {
@@ -107,7 +107,8 @@ void transform_output(
         if (out[at] == nullptr) continue;
         Vec value = multiply_add(y[j], s, t);
         if (residual[at] != nullptr) value += load(residual[at] + k, lanes);
-        store(out[at] + k, at_least(least, value), lanes);
+        value = at_least(least, value);
+        store(out[at] + k, rounds ? rounded_to<BFloat16>(value) : value, lanes);
       }
     }
   });

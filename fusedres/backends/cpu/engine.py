@@ -44,7 +44,7 @@ for _schema in (
     " SymInt[2] padding, int algorithm, bool channels_last) -> Tensor",
     "stem_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift) -> Tensor",
     "blocks_packed(Tensor x, Tensor[] packed, Tensor[] scales, Tensor[] shifts, int[] convs,"
-    " int[] downsamples) -> Tensor",
+    " int[] downsamples, bool rounds=False) -> Tensor",
     "avgpool_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
 ):
     _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
