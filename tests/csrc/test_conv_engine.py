@@ -363,46 +363,20 @@ def test_bottleneck_equals_its_convolutions(case: BlockCase, count: int, dtype: 
     assert_same_bits(whole, apart, f"{case} {dtype}")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("n", [0, 1, 2, 5])
-def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: torch.dtype) -> None:
-    """More threads than images go through all blocks together; else block by block."""
-    direct = int(Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT)
-    three = int(Algorithm.WINOGRAD_F32) if dtype == torch.float32 else direct
-
-    def conv(c: int, k: int, r: int, stride: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        w = (torch.randn(k, c, r, r) / (c * r * r) ** 0.5).to(dtype)
-        algorithm = three if (r, stride) == (3, 1) else direct
-        packed = OPS.conv_pack(w, (stride, stride), (r // 2, r // 2), algorithm)
-        return packed, torch.rand(k) + 0.5, torch.randn(k)
-
-    blocks = [
-        [conv(24, 16, 1), conv(16, 16, 3), conv(16, 40, 1), conv(24, 40, 1)],
-        [conv(40, 16, 1), conv(16, 16, 3), conv(16, 40, 1)],
-        [conv(40, 50, 3, 2), conv(50, 50, 3), conv(40, 50, 1, 2)],
-        [conv(50, 50, 3), conv(50, 50, 3)],
-        [conv(50, 260, 1), conv(260, 260, 3, 2), conv(260, 50, 1), conv(50, 50, 1, 2)],
-    ]
-    convs, downsamples = [3, 3, 2, 2, 3], [1, 0, 1, 0, 1]
-    x = torch.randn(n, 24, 11, 9).to(dtype).contiguous(memory_format=NHWC)
-    with threads(count):
-        flat = [list(column) for column in zip(*(c for block in blocks for c in block), strict=True)]
-        whole = OPS.blocks_packed(x, *flat, convs, downsamples)
-        apart = x
-        for block, length, joins in zip(blocks, convs, downsamples, strict=True):
-            operands = [list(column) for column in zip(*block, strict=True)]
-            apart = OPS.blocks_packed(apart, *operands, [length], [joins])
-    assert_same_bits(whole, apart, f"{n} images, {count} threads")
+#: Of each block the weights, scales and shifts of its convolutions.
+Operands = list[tuple[list[Tensor], ...]]
 
 
-def packed_blocks(*blocks: list[tuple[int, int, int, int, int]]) -> list[tuple[list[Tensor], ...]]:
-    """Of each block the weights, scales and shifts of its convolutions (c, k, r, stride, groups), in fp32."""
+def packed_blocks(
+    *blocks: list[tuple[int, int, int, int, int]], dtype: torch.dtype = torch.float32
+) -> Operands:
+    """Blocks of convolutions (c, k, r, stride, groups), packed; in fp32 by Winograd where it can be."""
+    direct = Algorithm.DIRECT_F32 if dtype == torch.float32 else Algorithm.DIRECT_BF16_DOT
 
     def conv(c: int, k: int, r: int, stride: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-        w = torch.randn(k, c // groups, r, r) / (c // groups * r * r) ** 0.5
-        direct = (r, stride, groups) != (3, 1, 1)
-        algorithm = int(Algorithm.DIRECT_F32 if direct else Algorithm.WINOGRAD_F32)
+        w = (torch.randn(k, c // groups, r, r) / (c // groups * r * r) ** 0.5).to(dtype)
+        winograd = dtype == torch.float32 and (r, stride, groups) == (3, 1, 1)
+        algorithm = int(Algorithm.WINOGRAD_F32 if winograd else direct)
         packed = OPS.conv_pack(w, (stride, stride), (r // 2, r // 2), algorithm, (1, 1), groups)
         return packed, torch.rand(k) + 0.5, torch.randn(k)
 
@@ -410,6 +384,34 @@ def packed_blocks(*blocks: list[tuple[int, int, int, int, int]]) -> list[tuple[l
         tuple(list(column) for column in zip(*(conv(*shape) for shape in block), strict=True))
         for block in blocks
     ]
+
+
+def in_one_call(blocks: Operands) -> list[list[Tensor]]:
+    """The operands of all blocks, one after the other."""
+    return [[operand for operands in column for operand in operands] for column in zip(*blocks, strict=True)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_blocks_in_one_call_equal_them_one_by_one(n: int, count: int, dtype: torch.dtype) -> None:
+    """More threads than images go through all blocks together; else block by block."""
+    blocks = packed_blocks(
+        [(24, 16, 1, 1, 1), (16, 16, 3, 1, 1), (16, 40, 1, 1, 1), (24, 40, 1, 1, 1)],
+        [(40, 16, 1, 1, 1), (16, 16, 3, 1, 1), (16, 40, 1, 1, 1)],
+        [(40, 50, 3, 2, 1), (50, 50, 3, 1, 1), (40, 50, 1, 2, 1)],
+        [(50, 50, 3, 1, 1), (50, 50, 3, 1, 1)],
+        [(50, 260, 1, 1, 1), (260, 260, 3, 2, 1), (260, 50, 1, 1, 1), (50, 50, 1, 2, 1)],
+        dtype=dtype,
+    )
+    convs, downsamples = [3, 3, 2, 2, 3], [1, 0, 1, 0, 1]
+    x = torch.randn(n, 24, 11, 9).to(dtype).contiguous(memory_format=NHWC)
+    with threads(count):
+        whole = OPS.blocks_packed(x, *in_one_call(blocks), convs, downsamples)
+        apart = x
+        for block, length, joins in zip(blocks, convs, downsamples, strict=True):
+            apart = OPS.blocks_packed(apart, *block, [length], [joins])
+    assert_same_bits(whole, apart, f"{n} images, {count} threads")
 
 
 @pytest.mark.skipif(
@@ -420,13 +422,9 @@ def packed_blocks(*blocks: list[tuple[int, int, int, int, int]]) -> list[tuple[l
 def test_rounded_blocks_are_those_that_bf16_is_stored_between(n: int, count: int) -> None:
     """Each block's output is rounded where it is written: by direct tiles, Winograd's and groups'."""
     blocks = packed_blocks(
-        [
-            (24, 16, 1, 1, 1),
-            (16, 16, 3, 1, 1),
-            (16, 300, 1, 1, 1),
-            (24, 300, 1, 1, 1),
-        ],  # sums move to a total
-        [(300, 16, 1, 1, 1), (16, 16, 3, 2, 1), (16, 50, 1, 1, 1), (300, 50, 1, 2, 1)],
+        # Ends with sums that moved to a total.
+        [(24, 16, 1, 1, 1), (16, 300, 3, 1, 1), (300, 72, 1, 1, 1), (24, 72, 1, 1, 1)],
+        [(72, 16, 1, 1, 1), (16, 16, 3, 2, 1), (16, 50, 1, 1, 1), (72, 50, 1, 2, 1)],
         [(50, 50, 3, 1, 1), (50, 50, 3, 1, 1)],  # ends with Winograd's
         [(50, 64, 3, 1, 1), (64, 64, 3, 1, 8), (50, 64, 1, 1, 1)],  # with a tile of narrow groups
         [(64, 64, 3, 1, 1), (64, 64, 3, 1, 1)],
@@ -434,9 +432,8 @@ def test_rounded_blocks_are_those_that_bf16_is_stored_between(n: int, count: int
     joins = [1, 1, 0, 1, 0]
     convs = [len(block[0]) - skips for block, skips in zip(blocks, joins, strict=True)]
     x = torch.randn(n, 24, 11, 9).contiguous(memory_format=NHWC)
-    flat = [[operand for operands in column for operand in operands] for column in zip(*blocks, strict=True)]
     with threads(count):
-        whole = OPS.blocks_packed(x, *flat, convs, joins, True)
+        whole = OPS.blocks_packed(x, *in_one_call(blocks), convs, joins, True)
         apart = x
         for block, length, skips in zip(blocks, convs, joins, strict=True):
             apart = OPS.blocks_packed(apart, *block, [length], [skips]).bfloat16().float()
@@ -451,8 +448,8 @@ def test_rounded_blocks_are_those_that_bf16_is_stored_between(n: int, count: int
 def test_rounding_keeps_what_is_not_finite(last: int) -> None:
     """NaN stays NaN, an infinity one, and what bf16 cannot hold becomes one."""
     (block,) = packed_blocks([(16, 16, 1, 1, 1), (16, 16, last, 1, 1)])
-    (*_, shift) = block[2]
-    shift[:3] = torch.tensor([float("inf"), float("nan"), torch.finfo(torch.float32).max])
+    _, _, shifts = block
+    shifts[-1][:3] = torch.tensor([float("inf"), float("nan"), torch.finfo(torch.float32).max])
     x = torch.randn(1, 16, 12, 12).contiguous(memory_format=NHWC)
     whole = OPS.blocks_packed(x, *block, [2], [0], True)
     apart = OPS.blocks_packed(x, *block, [2], [0]).bfloat16().float()

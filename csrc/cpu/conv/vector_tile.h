@@ -6,7 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
 #include "cpu/conv/multiply_add.h"
 #include "cpu/conv/shape.h"
