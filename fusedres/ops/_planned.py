@@ -24,9 +24,9 @@ class Convolution(NamedTuple):
     """One convolution for which a back-end has several algorithms, as plain values.
 
     ``use`` is "infer" (weights packed once), "fprop" or "dgrad" (weights used once; dgrad's shapes are
-    those of the forward convolution that computes it), "strided_dgrad" (of a 1x1: ``x`` is dy, ``w`` the
-    turned filters, the stride the forward's) or "wgrad" (the forward's shapes). ``precision`` is what
-    ``fusedres.precision`` allows.
+    those of the forward convolution that computes it), "strided_dgrad" (``x`` is dy, ``w`` the filters with
+    their channels in each other's place, the geometry the forward's) or "wgrad" (the forward's shapes).
+    ``precision`` is what ``fusedres.precision`` allows.
     """
 
     backend: str

@@ -233,10 +233,11 @@ def test_the_algorithms_of_one_convolution_agree(use: str) -> None:
 
 
 @needs_engine
-def test_the_algorithms_of_a_strided_dgrad_agree() -> None:
-    geometry = (2, 2), (0, 0), (1, 1)
+@pytest.mark.parametrize("taps", [1, 3])
+def test_the_algorithms_of_a_strided_dgrad_agree(taps: int) -> None:
+    geometry = (2, 2), (taps // 2, taps // 2), (1, 1)
     calls = algorithms(
-        Convolution("cpu", "strided_dgrad", "float32", (2, 16, 9, 9), (24, 16, 1, 1), *geometry, 1, 1)
+        Convolution("cpu", "strided_dgrad", "float32", (2, 16, 9, 9), (24, 16, taps, taps), *geometry, 1, 1)
     )
     assert set(calls) == {"direct_f32", "onednn"} | IN_PARTS
     results = {name: call() for name, call in calls.items()}

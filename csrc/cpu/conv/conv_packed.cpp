@@ -1,6 +1,5 @@
 // The engine's ops: fusedres_cpu::conv_engine_runs, conv_engine_isa, conv_pack, conv_packed and their kin.
 // Their schemas stand in fusedres/backends/cpu/engine.py.
-#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -20,9 +19,7 @@
 namespace fusedres::conv {
 namespace {
 
-bool conv_engine_runs(int64_t algorithm) {
-  return algorithm >= 0 && algorithm < kAlgorithms && can_run(static_cast<Algorithm>(algorithm));
-}
+bool conv_engine_runs(int64_t algorithm) { return is_runnable(algorithm); }
 
 int64_t conv_engine_isa(int64_t algorithm) {
   if (!conv_engine_runs(algorithm))
@@ -34,13 +31,7 @@ int64_t conv_engine_isa(int64_t algorithm) {
 PackedHeader header_for(
     const char* op, const Tensor& w, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
     int64_t algorithm, const std::vector<int64_t>& dilation = {1, 1}, int64_t groups = 1) {
-  if (!conv_engine_runs(algorithm))
-    fail(std::string(op) + ": this process cannot run algorithm " + std::to_string(algorithm));
-  const auto chosen = static_cast<Algorithm>(algorithm);
-  const bool bf16 = data_type(chosen) == DataType::kBFloat16;
-  if (w.dim() != 4 || w.scalar_type() != (bf16 ? ScalarType::BFloat16 : ScalarType::Float))
-    fail(std::string(op) + ": `w` must have 4 dimensions (K, C / groups, R, S) and the algorithm's dtype");
-  if (w.size(1) < 1) fail(std::string(op) + ": `w` must have input channels; got none");
+  const Algorithm chosen = checked_algorithm(op, algorithm, w);
   if (groups < 1 || w.size(0) % groups != 0)
     fail(
         std::string(op) + ": `groups` must divide `w`'s " + std::to_string(w.size(0)) + " filters; got " +
@@ -59,15 +50,6 @@ PackedHeader header_for(
   return make_header(chosen, filter);
 }
 
-void pack_into(const PackedHeader& header, const Tensor& w, void* packed) {
-  const int64_t strides[4] = {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
-  write_header(header, packed);
-  torch::stable::parallel_for(0, header.filter.panels(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel)
-      pack_panel(header, w.data_ptr(), strides, panel, packed);
-  });
-}
-
 Tensor conv_pack(
     const Tensor& w, std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t algorithm,
     std::vector<int64_t> dilation, int64_t groups) {
@@ -75,7 +57,7 @@ Tensor conv_pack(
   Tensor packed = cpu::empty(w, {header.bytes}, ScalarType::Byte);
   // 100 MB of a ResNet-50's weights pass through the TLB in each forward.
   advise_large_pages(packed.data_ptr(), header.bytes);
-  pack_into(header, w, packed.data_ptr());
+  pack_into(header, w.data_ptr(), strides_of(w), packed.data_ptr());
   return packed;
 }
 
@@ -118,7 +100,7 @@ Tensor convolve_once(
     const Watch& watch) {
   const PackedHeader header = header_for(op, w, stride, padding, algorithm);
   char* packed = scratch_memory(header.bytes, Scratch::kWeights);
-  pack_into(header, w, packed);
+  pack_into(header, w.data_ptr(), strides_of(w), packed);
   return convolve(op, header, x, packed, std::nullopt, std::nullopt, residual, false, watch);
 }
 
@@ -163,47 +145,6 @@ std::tuple<Tensor, Tensor> conv_once_reduce(
   return {dz, reduce->sums()};
 }
 
-// The gradient of a strided 1 x 1 convolution's input: `add`, or zeros, and at every stride-th pixel the
-// convolution of dy with the turned filters.
-Tensor dgrad_strided(
-    const Tensor& dy, const Tensor& turned, OptionalTensor add, std::vector<int64_t> x_shape,
-    std::vector<int64_t> stride, int64_t algorithm) {
-  constexpr const char* kOp = "dgrad_strided";
-  const PackedHeader header = header_for(kOp, turned, {1, 1}, {0, 0}, algorithm);
-  if (!header.filter.pointwise()) fail("dgrad_strided: needs a 1 x 1 filter");
-  check_input(kOp, header, dy);
-  check_channels(kOp, "turned", header, dy.size(1));
-  const auto reached = [&](int dimension) {
-    return (x_shape[dimension] - 1) / stride[dimension - 2] + 1 == dy.size(dimension);
-  };
-  if (x_shape.size() != 4 || x_shape[0] != dy.size(0) || x_shape[1] != header.filter.out_channels ||
-      !reached(2) || !reached(3))
-    fail("dgrad_strided: `x_shape` must be the input's of a convolution with `dy`'s output");
-  Tensor dx = new_output(dy, x_shape[1], x_shape[2], x_shape[3]);
-  if (add.has_value()) cpu::check_like(kOp, "add", *add, dx);
-  if (dx.numel() == 0) return dx;
-  Map to = map_of(dx);
-  cpu::parallel(x_shape[0] * x_shape[2], x_shape[3] * x_shape[1], [&](int64_t begin, int64_t end) {
-    char* rows = to.data + begin * to.row;
-    const int64_t bytes = (end - begin) * to.row;
-    if (add.has_value()) {
-      std::memcpy(rows, static_cast<const char*>(add->data_ptr()) + begin * to.row, bytes);
-    } else {
-      std::memset(rows, 0, bytes);
-    }
-  });
-  char* packed = scratch_memory(header.bytes, Scratch::kWeights);
-  pack_into(header, turned, packed);
-  to.height = dy.size(2);
-  to.width = dy.size(3);
-  to.pixel *= stride[1];
-  to.row *= stride[0];
-  const PaddedAffine affine(kOp, std::nullopt, std::nullopt, x_shape[1]);
-  TorchTeam team;
-  run_conv(packed, Epilogue{affine.scale(), affine.shift(), false}, map_of(dy), to, to, team);
-  return dx;
-}
-
 }  // namespace
 }  // namespace fusedres::conv
 
@@ -212,7 +153,6 @@ STABLE_TORCH_LIBRARY_IMPL(fusedres_cpu, CPU, m) {
   m.impl("conv_once", TORCH_BOX(&fusedres::conv::conv_once));
   m.impl("conv_once_stats", TORCH_BOX(&fusedres::conv::conv_once_stats));
   m.impl("conv_once_reduce", TORCH_BOX(&fusedres::conv::conv_once_reduce));
-  m.impl("dgrad_strided", TORCH_BOX(&fusedres::conv::dgrad_strided));
   m.impl("conv_packed", TORCH_BOX(&fusedres::conv::conv_packed));
 }
 

@@ -15,6 +15,31 @@ void TorchTeam::fork(void (*enter)(void*, int64_t), void* context) {
 
 void fail(const std::string& message) { throw std::runtime_error(message); }
 
+bool is_runnable(int64_t algorithm) {
+  return algorithm >= 0 && algorithm < kAlgorithms && can_run(static_cast<Algorithm>(algorithm));
+}
+
+Algorithm checked_algorithm(const char* op, int64_t algorithm, const Tensor& w) {
+  if (!is_runnable(algorithm))
+    fail(std::string(op) + ": this process cannot run algorithm " + std::to_string(algorithm));
+  const auto chosen = static_cast<Algorithm>(algorithm);
+  const bool bf16 = data_type(chosen) == DataType::kBFloat16;
+  if (w.dim() != 4 || w.scalar_type() != (bf16 ? ScalarType::BFloat16 : ScalarType::Float))
+    fail(std::string(op) + ": `w` must have 4 dimensions (K, C / groups, R, S) and the algorithm's dtype");
+  if (w.size(1) < 1) fail(std::string(op) + ": `w` must have input channels; got none");
+  return chosen;
+}
+
+WeightStrides strides_of(const Tensor& w) { return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)}; }
+
+void pack_into(const PackedHeader& header, const void* weights, const WeightStrides& strides, void* packed) {
+  write_header(header, packed);
+  torch::stable::parallel_for(0, header.filter.panels(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel)
+      pack_panel(header, weights, strides.data(), panel, packed);
+  });
+}
+
 const PackedHeader& checked_header(const char* op, const char* name, const Tensor& packed) {
   if (packed.scalar_type() != ScalarType::Byte || packed.numel() < kPackedDataOffset)
     fail(std::string(op) + ": `" + name + "` must be a uint8 tensor made by conv_pack");

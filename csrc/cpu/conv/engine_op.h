@@ -1,6 +1,7 @@
 // What the engine's ops share: checks of packed weights, affines as the kernels read them, torch's threads.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,18 @@ class TorchTeam : public Team {
 };
 
 [[noreturn]] void fail(const std::string& message);
+
+// Whether this process can run the algorithm of that number.
+bool is_runnable(int64_t algorithm);
+
+// Throws where it cannot, or where `w` is no weight, (K, C / groups, R, S), in the algorithm's dtype.
+Algorithm checked_algorithm(const char* op, int64_t algorithm, const Tensor& w);
+
+using WeightStrides = std::array<int64_t, 4>;  // in elements
+WeightStrides strides_of(const Tensor& w);
+
+// Weights in the form of `header`, packed by all threads.
+void pack_into(const PackedHeader& header, const void* weights, const WeightStrides& strides, void* packed);
 
 // Throws where `packed` is not what conv_pack made, for a CPU like this one.
 const PackedHeader& checked_header(const char* op, const char* name, const Tensor& packed);

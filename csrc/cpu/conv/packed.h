@@ -9,7 +9,7 @@
 namespace fusedres::conv {
 
 struct PackedHeader {
-  static constexpr uint64_t kMagic = 0x32306e6f63736266;  // "fbscon02"
+  static constexpr uint64_t kMagic = 0x33306e6f63736266;  // "fbscon03"
   uint64_t magic;
   int64_t algorithm;
   int64_t bytes;  // of the whole buffer: what a kernel may read

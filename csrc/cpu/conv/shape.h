@@ -77,14 +77,16 @@ struct Filter {
   int64_t pad_h = 0, pad_w = 0;
   int64_t dilation_h = 1, dilation_w = 1;
   int64_t groups = 1;
+  // Rows and columns of zeros behind the map beyond the pad_h and pad_w there; below 0: fewer.
+  int64_t behind_h = 0, behind_w = 0;
 
   int64_t panels() const { return ceil_div(out_channels, kPanel); }
   bool pointwise() const { return rows == 1 && cols == 1 && pad_h == 0 && pad_w == 0; }
   // Input rows and columns from the first tap to the last.
   int64_t extent_h() const { return (rows - 1) * dilation_h + 1; }
   int64_t extent_w() const { return (cols - 1) * dilation_w + 1; }
-  int64_t out_height(int64_t height) const { return steps(height + 2 * pad_h - extent_h(), stride_h); }
-  int64_t out_width(int64_t width) const { return steps(width + 2 * pad_w - extent_w(), stride_w); }
+  int64_t out_height(int64_t height) const { return steps(height + 2 * pad_h + behind_h - extent_h(), stride_h); }
+  int64_t out_width(int64_t width) const { return steps(width + 2 * pad_w + behind_w - extent_w(), stride_w); }
   int64_t group_inputs() const { return in_channels / groups; }
   int64_t group_filters() const { return out_channels / groups; }
 

@@ -22,7 +22,8 @@ Staging plan_staging(const PackedHeader& header, const Map& in, bool produced) {
   // Inputs in parts are gathered row by row.
   const bool collides =
       parts_of(static_cast<Algorithm>(header.algorithm)) == 0 && rows_collide(in.pixel * filter.stride_w);
-  staging.needed = produced || filter.pad_h > 0 || filter.pad_w > 0 || channels != in.channels || collides;
+  const bool padded = filter.pad_h > 0 || filter.pad_w > 0 || filter.behind_h > 0 || filter.behind_w > 0;
+  staging.needed = produced || padded || channels != in.channels || collides;
   if (!staging.needed) return staging;
   if (strided_pointwise) {
     staging.take_h = filter.stride_h;

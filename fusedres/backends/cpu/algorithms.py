@@ -85,13 +85,18 @@ def _training(convolution: Convolution, served: list[Algorithm]) -> dict[str, Ca
 
 
 def _strided_dgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
-    """dgrad of a strided 1x1: packing included."""
+    """Of the largest input that gives such a dy: packing included."""
     dy, turned, g = _operands(convolution)
-    n, _, p, q = dy.shape
-    x_shape = (n, turned.shape[0], p * g.stride[0], q * g.stride[1])
+    sizes = (
+        out * stride + taps - 1 - 2 * pad
+        for out, stride, taps, pad in zip(dy.shape[2:], g.stride, turned.shape[2:], g.padding, strict=True)
+    )
+    x_shape = (dy.shape[0], turned.shape[0], *sizes)
     w = turned.transpose(0, 1).contiguous(memory_format=torch.channels_last)
     calls: dict[str, Call] = {
-        algorithm.name.lower(): partial(engine.dgrad_strided, dy, turned, None, x_shape, g.stride, algorithm)
+        algorithm.name.lower(): partial(
+            engine.dgrad_strided, dy, w, None, x_shape, g.stride, g.padding, algorithm
+        )
         for algorithm in served
     }
     dx = empty_nhwc(dy, x_shape)

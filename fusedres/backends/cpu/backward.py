@@ -52,6 +52,17 @@ def turned(dy: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, g
     return Turned((w if rows * cols == 1 else w.flip(2, 3)).transpose(0, 1), around, algorithm)
 
 
+def strided(
+    dy: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> engine.Algorithm | None:
+    """The engine's algorithm for a dgrad at a stride, where it is faster than oneDNN's."""
+    less_than_taps = all(pad < taps for pad, taps in zip(padding, w.shape[2:], strict=True))
+    if tuple(stride) == (1, 1) or not less_than_taps:
+        return None
+    across = w.transpose(0, 1).shape
+    return engine.choose(dy.shape, dy.dtype, across, stride, padding, dilation, groups, "strided_dgrad")
+
+
 def input_gradient(
     dy: Tensor,
     w: Tensor,
@@ -65,13 +76,8 @@ def input_gradient(
     """``dgrad(dy, w) + add``: ours where that is faster than the library's."""
     if (conv := turned(dy, w, stride, padding, dilation, groups)) is not None:
         return engine.conv_once(dy, conv.w, add, (1, 1), conv.padding, conv.algorithm)
-    if w.shape[2:] == (1, 1) and tuple(stride) != (1, 1) and tuple(padding) == (0, 0):
-        across = w.transpose(0, 1)
-        strided = engine.choose(
-            dy.shape, dy.dtype, across.shape, stride, padding, dilation, groups, "strided_dgrad"
-        )
-        if strided is not None:
-            return engine.dgrad_strided(dy, across, add, x_shape, stride, strided)
+    if (algorithm := strided(dy, w, stride, padding, dilation, groups)) is not None:
+        return engine.dgrad_strided(dy, w, add, x_shape, stride, padding, algorithm)
     x = empty_nhwc(dy, x_shape)
     dx = convolution_gradient(dy, x, w, stride, padding, dilation, groups, of="x")
     dx = dx.contiguous(memory_format=torch.channels_last)

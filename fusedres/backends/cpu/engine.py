@@ -36,8 +36,8 @@ for _schema in (
     " -> (Tensor y, Tensor count, Tensor mean, Tensor m2)",
     "conv_once_reduce(Tensor dy, Tensor w, Tensor? out, Tensor? y, Tensor? s, Tensor? t, Tensor? mean,"
     " Tensor? invstd, SymInt[2] padding, int algorithm) -> (Tensor dz, Tensor sums)",
-    "dgrad_strided(Tensor dy, Tensor turned, Tensor? add, SymInt[4] x_shape, SymInt[2] stride, int algorithm)"
-    " -> Tensor",
+    "dgrad_strided(Tensor dy, Tensor w, Tensor? add, SymInt[4] x_shape, SymInt[2] stride, SymInt[2] padding,"
+    " int algorithm) -> Tensor",
     "conv_packed(Tensor x, Tensor packed, Tensor? scale, Tensor? shift, Tensor? residual, bool relu)"
     " -> Tensor",
     "wgrad(Tensor x, Tensor dy, Tensor? in_scale, Tensor? in_shift, SymInt[4] w_shape, SymInt[2] stride,"
@@ -255,10 +255,16 @@ def conv_once_reduce(
 
 
 def dgrad_strided(
-    dy: Tensor, turned: Tensor, add: Tensor | None, x_shape: Ints, stride: Ints, algorithm: Algorithm
+    dy: Tensor,
+    w: Tensor,
+    add: Tensor | None,
+    x_shape: Ints,
+    stride: Ints,
+    padding: Ints,
+    algorithm: Algorithm,
 ) -> Tensor:
-    """dgrad of a strided 1x1 + ``add``: ``dy`` convolved with ``turned``, every stride-th pixel."""
-    dx: Tensor = OPS.dgrad_strided.default(dy, turned, add, x_shape, stride, algorithm)
+    """``dgrad(dy, w) + add`` at a stride: a convolution of ``dy`` for each phase of dx's pixels."""
+    dx: Tensor = OPS.dgrad_strided.default(dy, w, add, x_shape, stride, padding, algorithm)
     return dx
 
 
