@@ -67,6 +67,7 @@ PyObject* same_tensors(PyObject*, PyObject* args) {
   if (!PyArg_ParseTuple(args, "O!O!:same_tensors", &PyList_Type, &tensors, &PyTuple_Type, &marks))
     return nullptr;
   static PyObject* const kDataPtr = PyUnicode_InternFromString("data_ptr");
+  static PyObject* const kStride = PyUnicode_InternFromString("stride");
   static PyObject* const kAttributes[] = {
       PyUnicode_InternFromString("_version"), PyUnicode_InternFromString("dtype"),
       PyUnicode_InternFromString("shape")};
@@ -78,6 +79,8 @@ PyObject* same_tensors(PyObject*, PyObject* args) {
     int same = equals(PyObject_CallMethodObjArgs(tensor, kDataPtr, nullptr), PyTuple_GetItem(mark, field++));
     for (PyObject* attribute : kAttributes)
       if (same == 1) same = equals(PyObject_GetAttr(tensor, attribute), PyTuple_GetItem(mark, field++));
+    if (same == 1)
+      same = equals(PyObject_CallMethodObjArgs(tensor, kStride, nullptr), PyTuple_GetItem(mark, field));
     if (same < 0) return nullptr;
     if (same == 0) Py_RETURN_FALSE;
   }

@@ -16,6 +16,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from fusedres._settings import COMPOSITION
 from fusedres.ops import ConvBN
+from fusedres.ops._functional import transformed
 
 #: (kernel, stride, padding, dilation, groups) as ``nn.Conv2d`` keeps them.
 Geometry = tuple[tuple[int, ...], tuple[int, ...], "str | tuple[int, ...]", tuple[int, ...], int]
@@ -33,8 +34,8 @@ def runs_fused(x: object, composition: str | None) -> bool:
     """Whether this call may leave torchvision's own forward; ``composition`` is the module's attribute.
 
     It may not for an ``fx.Proxy`` (node names stay torchvision's) or another input the ops do not take,
-    under ``torch.jit.trace``, ``torch.onnx.export`` and ``torch.func`` transforms (which know aten's ops
-    only), under global module hooks, and where ``"plain"`` is chosen.
+    under ``torch.jit.trace``, ``torch.onnx.export``, forward-mode AD and ``torch.func`` transforms (which
+    know aten's ops only), under global module hooks, and where ``"plain"`` is chosen.
     """
     return (
         isinstance(x, Tensor)
@@ -43,7 +44,7 @@ def runs_fused(x: object, composition: str | None) -> bool:
         and COMPOSITION.get(composition) != "plain"
         and not (torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export())
         and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-        and not torch._C._are_functorch_transforms_active()
+        and not transformed()
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )
 

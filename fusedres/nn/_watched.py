@@ -46,8 +46,8 @@ class Watched:
         self._tensors = [
             tensor
             for part in parts
-            for name, tensor in (*part._parameters.items(), *part._buffers.items())
-            if tensor is not None and name != "num_batches_tracked"  # which inference does not read
+            for tensor in (*part._parameters.values(), *part._buffers.values())
+            if tensor is not None
         ]
         self._marks = fingerprint(*self._tensors)
         self._storages = [t.untyped_storage() for t in self._tensors]

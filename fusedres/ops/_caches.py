@@ -1,23 +1,53 @@
 """Values derived from parameters, kept between inferences, and how to forget them.
 
-An entry is used only while every tensor it came from is the same object with the same storage address
-and version counter; the entry holds the storage alive, so that an address cannot be used again
-meanwhile. A write through ``.data`` moves neither: :func:`forget` (``fusedres.refresh``) is for that.
+An entry is used only while every tensor it came from is the same object with the same storage address,
+strides and version counter; the entry holds the storage alive, so that an address cannot be used again
+meanwhile. A write through ``.data`` moves none of them: :func:`forget` (``fusedres.refresh``) is for that.
+
+Compiled code writes to its intermediates without counting, and one object serves for several of them. So
+inside it only what is derived from parameters is kept; :func:`eagerly` says that a call is outside.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fusedres.ops._mapped import let_go
 
 V = TypeVar("V")
+
+_CALL = threading.local()
+
+
+def eagerly(op: Callable[..., V], *args: Any) -> V:
+    """``op(*args)``; where nothing is being compiled its tensors are their owners' own, and versions tell."""
+    if torch.compiler.is_compiling():
+        return op(*args)
+    outer, _CALL.eager = getattr(_CALL, "eager", False), True
+    try:
+        return op(*args)
+    finally:
+        _CALL.eager = outer
+
+
+def _counts_versions(tensor: Tensor | None) -> bool:
+    """Whether no compiled code can have written to it unnoticed."""
+    return (
+        tensor is None
+        or getattr(_CALL, "eager", False)
+        or isinstance(tensor, nn.Parameter)
+        or hasattr(tensor, _DERIVED)
+    )
+
+
+#: An attribute of tensors that were made here.
+_DERIVED = "_fusedres_derived"
 
 _FORGETTERS: list[Callable[[Iterable[Tensor] | None], None]] = []
 
@@ -46,7 +76,7 @@ def fingerprint(*tensors: Tensor | None) -> tuple[object, ...] | None:
         elif tensor.is_inference():
             return None
         else:
-            marks.append((tensor.data_ptr(), tensor._version, tensor.dtype, tensor.shape))
+            marks.append((tensor.data_ptr(), tensor._version, tensor.dtype, tensor.shape, tensor.stride()))
     return tuple(marks)
 
 
@@ -80,7 +110,7 @@ class DerivedCache(Generic[V]):
     def get(
         self, key: Tensor, others: tuple[Tensor | None, ...], variant: object, make: Callable[[], V]
     ) -> V:
-        marks = fingerprint(key, *others)
+        marks = fingerprint(key, *others) if all(map(_counts_versions, (key, *others))) else None
         if marks is None:
             return make()
         with self._lock:
@@ -110,7 +140,67 @@ class DerivedCache(Generic[V]):
         return len(self._entries)
 
 
-_AFFINES: DerivedCache[tuple[Tensor, Tensor]] = DerivedCache()
+class _Affine(NamedTuple):
+    sources: tuple[Tensor | None, ...]  # copies
+    value: tuple[Tensor, Tensor]
+
+
+class _AffineCache:
+    """A weak mapping from a BatchNorm's running mean to its affines by ``eps``, valid while values are equal.
+
+    On a CPU a layer's few numbers are compared, in 10 to 20 us: torch's own ``batch_norm`` moves running
+    statistics without counting it, compiled code anything. Elsewhere that would wait for the device:
+    versions tell.
+    """
+
+    def __init__(self) -> None:
+        self._entries = WeakTensorKeyDictionary()
+        self._versions: DerivedCache[tuple[Tensor, Tensor]] = DerivedCache()
+        self._lock = threading.Lock()
+        on_forget(self.forget)
+
+    def get(
+        self,
+        sources: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+        eps: float,
+        make: Callable[[], Any],
+    ) -> tuple[Tensor, Tensor]:
+        """``sources`` are mean, variance, gamma and beta."""
+        mean, _, gamma, beta = sources
+        if mean.device.type != "cpu":
+            # The running statistics of a module whose gamma is its own are its own too.
+            own = isinstance(gamma, nn.Parameter) or isinstance(beta, nn.Parameter)
+            get = self._versions.get
+            return eagerly(get, mean, sources[1:], eps, make) if own else get(mean, sources[1:], eps, make)
+        with self._lock:
+            kept: _Affine | None = self._entries.get(mean, {}).get(eps)  # type: ignore[no-untyped-call]
+        if kept is not None and all(map(_same_values, kept.sources, sources)):
+            return kept.value
+        copies = tuple(None if t is None else t.detach().clone() for t in sources)
+        value: tuple[Tensor, Tensor] = _outside_inference_mode(make)
+        for tensor in value:
+            setattr(tensor, _DERIVED, True)
+        with self._lock:
+            by_eps = self._entries.setdefault(mean, {})  # type: ignore[no-untyped-call]
+            by_eps[eps] = _Affine(copies, value)
+        return value
+
+    def forget(self, tensors: Iterable[Tensor] | None = None) -> None:
+        with self._lock:
+            if tensors is None:
+                self._entries = WeakTensorKeyDictionary()
+            else:
+                for tensor in tensors:
+                    self._entries.pop(tensor, None)  # type: ignore[no-untyped-call]
+
+
+def _same_values(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
+_AFFINES = _AffineCache()
 
 
 def running_affine(
@@ -122,7 +212,7 @@ def running_affine(
         _, _, _, scale, shift = frozen_statistics(gamma, beta, mean, var, eps)
         return scale, shift
 
-    return _AFFINES.get(mean, (var, gamma, beta), eps, make)
+    return _AFFINES.get((mean, var, gamma, beta), eps, make)
 
 
 def frozen_statistics(

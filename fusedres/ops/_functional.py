@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fusedres._settings import COMPOSITION, MEMORY, PRECISION
 from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
+from fusedres.ops._caches import eagerly
 from fusedres.ops._dispatch import COMPOSITIONS, Prepared, resolve_backend
 from fusedres.ops._planned import Choice
 from fusedres.ops._registry import backends_of, kernel
@@ -78,6 +80,11 @@ def choose_composition(backend: str, attribute: str | None, plan: Choice | None)
     return COMPOSITIONS[backends_of(backend)[0]] if chosen == "auto" else chosen
 
 
+def transformed() -> bool:
+    """Whether forward-mode AD or a ``torch.func`` transform is at work: they know aten's ops only."""
+    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+
+
 def verify_batch(shape: Sequence[int]) -> None:
     """torch's own rule and words: one value per channel has no variance."""
     if shape[0] * shape[2] * shape[3] == 1:
@@ -140,14 +147,17 @@ def _prepared_block(
     if "," in backend or choose_composition(backend, composition, plan) == "plain":
         return None
     chain = [Layer(*layer[:5], layer.eps, g) for layer, g in zip(layers, geometries, strict=True)]
+    counters = [layer.num_batches_tracked for layer in layers]
     skip = None
     if downsample is not None and skip_geometry is not None:
         skip = Layer(*downsample[:5], downsample.eps, skip_geometry)
+        counters.append(downsample.num_batches_tracked)
     return _prepared.prepared_block(
         backend,
         x,
         chain,
         skip,
+        counters,
         lambda: check_block(op, x, layers, geometries, downsample, skip_geometry, None, False),
     )
 
@@ -183,7 +193,7 @@ def run_block(
     backend = resolve_backend(x, None, plan)
     chosen = choose_composition(backend, composition, plan)
     batch = [training or layer.running_mean is None for _, layer, _ in every]
-    if chosen == "plain" or x.numel() == 0 or any(batch) != all(batch):
+    if chosen == "plain" or x.numel() == 0 or any(batch) != all(batch) or transformed():
         return plain_block(x, every, downsample is not None, residual, op.residual, relu, training)
     if batch[0]:
         for shape in shapes[1:]:
@@ -197,8 +207,8 @@ def run_block(
     save = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, residual, *operands)
     )
-    out, _, statistics = op(
-        _checks.nhwc(x), *operands, _checks.nhwc(residual), [layer.eps for _, layer, _ in every],
+    out, _, statistics = eagerly(
+        op, _checks.nhwc(x), *operands, _checks.nhwc(residual), [layer.eps for _, layer, _ in every],
         flat_geometry([g for _, _, g in every]), relu, batch[0], save, backend, chosen,
         MEMORY.get() == "recompute", PRECISION.get(),
     )  # fmt: skip

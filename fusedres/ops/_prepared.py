@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from fusedres._settings import PRECISION
 from fusedres.ops import _checks
-from fusedres.ops._caches import DerivedCache
+from fusedres.ops._caches import DerivedCache, eagerly
 from fusedres.ops._dispatch import BACKENDS, Prepared, resolve_backend
 from fusedres.ops._residual import Layer
 
@@ -65,26 +65,32 @@ def prepared_block(
     x: Tensor,
     chain: Sequence[Layer],
     downsample: Layer | None,
+    counters: Sequence[Tensor | None],
     check: Callable[[], object],
 ) -> Prepared | None:
     """A function from ``x`` to the block's output with frozen BatchNorm, or ``None``: go the usual way.
 
     Args:
+        counters: the layers' ``num_batches_tracked``: torch's own ``batch_norm`` moves a module's running
+            statistics without counting it, and this beside them.
         check: raises where an argument does not fit; called before anything is prepared.
     """
     prepare = BACKENDS[backend].prepare_block
     if prepare is None:
         return None
     layers = [*chain, downsample] if downsample is not None else chain
-    return _prepared(backend, x, layers, downsample is None, check, lambda: prepare(x, chain, downsample))
+    kind = downsample is None
+    return _prepared(backend, x, layers, kind, counters, check, lambda: prepare(x, chain, downsample))
 
 
-def prepared_stem(backend: str, x: Tensor, layer: Layer, check: Callable[[], object]) -> Prepared | None:
+def prepared_stem(
+    backend: str, x: Tensor, layer: Layer, counter: Tensor | None, check: Callable[[], object]
+) -> Prepared | None:
     """The same for a stem, whose pooling has no choices."""
     prepare = BACKENDS[backend].prepare_stem
     if prepare is None:
         return None
-    return _prepared(backend, x, [layer], "stem", check, lambda: prepare(x, layer))
+    return _prepared(backend, x, [layer], "stem", [counter], check, lambda: prepare(x, layer))
 
 
 def infer_head(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -104,6 +110,7 @@ def _prepared(
     x: Tensor,
     layers: Sequence[Layer],
     kind: object,
+    counters: Sequence[Tensor | None],
     check: Callable[[], object],
     prepare: Callable[[], Prepared | None],
 ) -> Prepared | None:
@@ -120,4 +127,4 @@ def _prepared(
     # Threads: a plan may choose another algorithm for another number of them.
     switches = backend, PRECISION.get(), torch.get_num_threads()
     variant = (*switches, x.shape, x.dtype, kind, constants)
-    return _BLOCKS.get(first, tuple(others), variant, make)
+    return eagerly(_BLOCKS.get, first, (*others, *counters), variant, make)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fusedres.ops import _checks
+from fusedres.ops._caches import eagerly
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._registry import kernel, kernel_op
 from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc, pair
@@ -103,7 +104,8 @@ def bottleneck_infer(
         _checks.channel_vector(op, "s" + name, vector[0], w.shape[0], x)
         _checks.channel_vector(op, "t" + name, vector[1], w.shape[0], x)
     run = kernel(resolve_backend(x, backend), op)
-    out: Tensor = run(
+    out: Tensor = eagerly(
+        run,
         _checks.nhwc(x),
         w1,
         s1,

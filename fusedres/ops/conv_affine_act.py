@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fusedres.ops import _checks
+from fusedres.ops._caches import eagerly
 from fusedres.ops._dispatch import resolve_backend
 from fusedres.ops._registry import CONV_ARGS, kernel, kernel_op
 from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
@@ -68,5 +69,5 @@ def conv_affine_act(
     _checks.channel_vector("conv_affine_act", "shift", shift, out_shape[1], x)
     _checks.like("conv_affine_act", "residual", residual, out_shape, x)
     run = kernel(resolve_backend(x, backend), "conv_affine_act")
-    out: Tensor = run(_checks.nhwc(x), w, scale, shift, _checks.nhwc(residual), relu, *g)
+    out: Tensor = eagerly(run, _checks.nhwc(x), w, scale, shift, _checks.nhwc(residual), relu, *g)
     return out

@@ -12,7 +12,7 @@ from torch import Tensor
 from fusedres._settings import PRECISION
 from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import LIBRARY, parse_geometry, refuse_double_backward, weight_gradient
-from fusedres.ops._caches import running_affine
+from fusedres.ops._caches import eagerly, running_affine
 from fusedres.ops._dispatch import Prepared, resolve_backend
 from fusedres.ops._functional import (
     ConvBN,
@@ -20,6 +20,7 @@ from fusedres.ops._functional import (
     check_layer,
     choose_composition,
     plain_conv_bn,
+    transformed,
     update_running,
     verify_batch,
 )
@@ -235,7 +236,7 @@ def stem(
     check_layer("stem", "conv.", conv, x, training)
     backend = resolve_backend(x, None, plan)
     chosen = choose_composition(backend, composition, plan)
-    if chosen == "plain" or x.numel() == 0:
+    if chosen == "plain" or x.numel() == 0 or transformed():
         return F.max_pool2d(F.relu(plain_conv_bn(x, conv, g, training)), 3, 2, 1)
     batch_stats = training or conv.running_mean is None
     shape = conv_output_shape(x.shape, conv.weight.shape, g)
@@ -246,8 +247,16 @@ def stem(
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *operands))
     geometry = [*g.stride, *g.padding, *g.dilation, g.groups]
     out: Tensor
-    out, _, statistics = torch.ops.fusedres.stem.default(
-        _checks.nhwc(x), *operands, conv.eps, geometry, batch_stats, save, backend, chosen
+    out, _, statistics = eagerly(
+        torch.ops.fusedres.stem.default,
+        _checks.nhwc(x),
+        *operands,
+        conv.eps,
+        geometry,
+        batch_stats,
+        save,
+        backend,
+        chosen,
     )
     if training:
         update_running(backend, [conv], [Statistics(*statistics)], [shape])
@@ -262,4 +271,7 @@ def _prepared_stem(
     if "," in backend or choose_composition(backend, composition, plan) == "plain":
         return None
     layer = Layer(*conv[:5], conv.eps, geometry)
-    return _prepared.prepared_stem(backend, x, layer, lambda: check_layer("stem", "conv.", conv, x, False))
+    counter = conv.num_batches_tracked
+    return _prepared.prepared_stem(
+        backend, x, layer, counter, lambda: check_layer("stem", "conv.", conv, x, False)
+    )

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
 from torch.export import Dim
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -126,6 +127,82 @@ def test_export_with_a_dynamic_batch() -> None:
     head_by_torch(ours)
     with torch.no_grad():
         assert_same_bits(program.module()(x), ours(x), "logits of another batch size")
+
+
+@pytest.mark.parametrize("op", ["block", "kernel"])
+def test_weights_computed_in_a_compiled_graph(op: str, backend: str) -> None:
+    """Inductor gives several of them one object, and writes to it without counting versions."""
+    mean, var = torch.zeros(8), torch.ones(8)
+
+    def conv(x: Tensor, w: Tensor) -> Tensor:
+        if op == "block":
+            return fusedres.conv_bn_act(x, w * 2, None, None, mean * 2, var * 3, padding=1)
+        return fusedres.ops.conv_affine_act(x, w * 2, var * 3, mean + 1, padding=1)
+
+    def two(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return conv(conv(x, first), second)
+
+    x = torch.randn(2, 8, 9, 9).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), fusedres.backend(backend):
+        compiled = torch.compile(two, fullgraph=True)
+        for _ in range(2):
+            first, second = torch.randn(8, 8, 3, 3), torch.randn(8, 8, 3, 3)
+            torch.testing.assert_close(compiled(x, first, second), two(x, first, second))
+
+
+@BLOCKS
+def test_inductor_under_autocast(block: type[BasicBlock | Bottleneck]) -> None:
+    """Every weight is cast inside the graph."""
+    ours, x = FusedResNet(block, [2, 2, 1, 1], num_classes=3).eval(), images()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = ours(x)
+        got = torch.compile(ours, fullgraph=True)(x)
+    assert (got - expected).norm() < 0.05 * expected.norm()
+
+
+def test_compiled_inference_packs_its_parameters_once() -> None:
+    pytest.importorskip("fusedres._C")
+    ours = tiny(Bottleneck).eval()
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        compiled(images())
+        with torch.profiler.profile() as profile:
+            compiled(images())
+    names = {event.key for event in profile.key_averages()}
+    assert any(name.startswith("fusedres::bottleneck") for name in names)
+    assert not any(name.split("::")[-1] == "conv_pack" or "reorder" in name for name in names)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_forward_mode_gradients_are_torchvisions(training: bool) -> None:
+    ours = tiny(BasicBlock).train(training)
+    plain = fusedres.unfuse(copy.deepcopy(ours))
+    x, direction = images(), images()
+    tangents = []
+    for model in (ours, plain):
+        with torch.no_grad(), forward_ad.dual_level():
+            tangents.append(forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction))).tangent)
+    assert tangents[0] is not None
+    assert_same_bits(tangents[0], tangents[1], "tangent of the logits")
+
+
+def test_functionals_under_function_transforms() -> None:
+    """jvp, grad and vmap know aten's ops only: the functionals then are those."""
+    x, w, mean, var = torch.randn(2, 8, 9, 9), torch.randn(8, 8, 3, 3), torch.zeros(8), torch.ones(8)
+
+    def ours(x: Tensor, w: Tensor) -> Tensor:
+        return fusedres.conv_bn_act(x, w, None, None, mean, var, padding=1).sum((0, 2, 3))
+
+    def plain(x: Tensor, w: Tensor) -> Tensor:
+        y = nn.functional.conv2d(x, w, padding=1)
+        return nn.functional.batch_norm(y, mean, var).relu().sum((0, 2, 3))
+
+    for run in (
+        lambda f: torch.func.jvp(f, (x, w), (x, w))[1],
+        lambda f: torch.func.grad(lambda w: f(x, w).sum())(w),
+        lambda f: torch.func.jacrev(f, 1)(x, w),
+    ):
+        torch.testing.assert_close(run(ours), run(plain))
 
 
 @BLOCKS

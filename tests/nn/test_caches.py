@@ -27,7 +27,8 @@ def x() -> Tensor:
 def model(x: Tensor, backend: str) -> FusedResNet:
     """A model in inference that has run, so that every cache is full."""
     made = FusedResNet(BasicBlock, [1, 1, 1, 1], num_classes=3).eval()
-    infer(made, x, backend)
+    for _ in range(3):  # the first calls are noted, a later one is recalled
+        infer(made, x, backend)
     return made
 
 
@@ -100,6 +101,40 @@ def new_storage(model: nn.Module) -> None:
     model.conv1.weight.data = model.conv1.weight.data * 2
 
 
+def turned_filters(model: nn.Module) -> None:
+    """Only the strides change."""
+    weight = model.layer1[0].conv2.weight
+    weight.data = weight.data.transpose(2, 3)
+
+
+def recalibrated_one_by_one(model: nn.Module) -> None:
+    """torch's batch_norm moves running statistics without counting it."""
+    for norm in (model.layer1[0].bn1, model.layer3[0].downsample[1]):
+        norm.train()
+        with torch.no_grad():
+            model(torch.randn(4, 3, 32, 32) + 1)
+        norm.eval()
+
+
+def recalibrated_under_plain(model: nn.Module) -> None:
+    model.layer2[0].bn2.train()
+    with torch.no_grad(), fusedres.composition("plain"):
+        model(torch.randn(4, 3, 32, 32) + 1)
+    model.layer2[0].bn2.eval()
+
+
+def recalibrated_beside_a_hook(model: nn.Module) -> None:
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_hook(lambda *_: None) for norm in norms]
+    for norm in norms:
+        norm.train()
+    with torch.no_grad():
+        model(torch.randn(4, 3, 32, 32) + 1)
+    for norm, hook in zip(norms, hooks, strict=True):
+        norm.eval()
+        hook.remove()
+
+
 def statistics(model: nn.Module) -> None:
     """A training forward moves running statistics alone."""
     model.train()
@@ -110,7 +145,8 @@ def statistics(model: nn.Module) -> None:
 
 CHANGES = [
     *(sgd, adam, fused_adam, in_place, other_parameter, load, load_by_assignment, through_bf16),
-    *(data_and_refresh, numpy_and_train_eval, new_storage, statistics),
+    *(data_and_refresh, numpy_and_train_eval, new_storage, statistics, turned_filters),
+    *(recalibrated_one_by_one, recalibrated_under_plain, recalibrated_beside_a_hook),
 ]
 
 
@@ -157,6 +193,20 @@ def test_weights_made_in_inference_mode(x: Tensor, backend: str) -> None:
         model.layer1[0].conv1.weight.mul_(2)
         out = infer(model, x, backend)
     assert_same_bits(out.clone(), fresh(model, x, backend), "logits")
+
+
+def test_an_affine_follows_values_that_nobody_counted() -> None:
+    """As torch's batch_norm and compiled code write them."""
+    mean, var, gamma = torch.zeros(3), torch.ones(3), nn.Parameter(torch.ones(3))
+    kept = running_affine(gamma, None, mean, var, 1e-5)
+    assert running_affine(gamma, None, mean, var, 1e-5) is kept
+    assert running_affine(gamma, None, mean, var, 1e-3) is not kept
+    mean.numpy()[:] = 2
+    moved = running_affine(gamma, None, mean, var, 1e-5)
+    assert_same_bits(moved[0], kept[0], "scale")
+    assert torch.equal(moved[1], -2 * kept[0])
+    assert running_affine(None, gamma.detach(), mean, var, 1e-5)[1].sum() > moved[1].sum()
+    assert running_affine(gamma, None, mean.double(), var.double(), 1e-5)[0].dtype == torch.float64
 
 
 def test_what_is_kept_from_inference_mode_counts_versions() -> None:
