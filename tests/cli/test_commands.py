@@ -190,6 +190,54 @@ def test_bad_options_of_a_subject_are_named(command: str, invoke: Invoke) -> Non
         assert result.exit_code == 2 and message in result.stderr
 
 
+def test_an_impossible_comparison_is_refused_in_a_line(
+    invoke: Invoke, weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("compare", *TINY, "--weights", weights_file, "--device", "cpu")
+    for more, message in (
+        (("--batch", 1, "--train"), "error: the model cannot run: Expected more than 1 value per channel"),
+        (
+            ("--tune",),
+            "error: the model cannot run: tune: `model` must run fused blocks; composition 'plain'",
+        ),
+    ):
+        with fusedres.composition("plain" if "--tune" in more else "auto"):
+            result = invoke(*arguments, *more)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["classify", "compare", "tune", "info"])
+def test_a_back_end_that_cannot_serve_is_refused_in_a_line(
+    command: str, invoke: Invoke, photo_files: list[Path], weights_file: Path
+) -> None:
+    weights = ("--weights", weights_file)
+    arguments: dict[str, tuple[object, ...]] = {
+        "classify": (photo_files[0], "--model", "resnet18", *weights),
+        "compare": (*TINY, *weights),
+        "tune": ("--model", "resnet18", "--batch", 1, "--size", 32),
+        "info": ("--model", "resnet18", "--batch", 1, "--size", 32),
+    }
+    with fusedres.backend("cuda"):
+        result = invoke(command, *arguments[command], "--device", "cpu")
+    assert result.exit_code == 2, result.output
+    assert "error: the model cannot run: fusedres: back-end 'cuda' cannot serve this call" in result.stderr
+    assert (
+        len(result.stderr.strip().splitlines()) == 1
+    )  # a progress bar that is taken away leaves an empty one
+
+
+def test_a_bug_is_not_taken_for_a_refusal(
+    invoke: Invoke, photo_files: list[Path], weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(fusedres.FusedResNet, "forward", broken)
+    result = invoke("classify", photo_files[0], "--model", "resnet18", "--weights", weights_file)
+    assert isinstance(result.exception, RuntimeError) and str(result.exception) == "a bug"
+
+
 def test_classify(invoke: Invoke, photo_files: list[Path], weights_file: Path) -> None:
     result = invoke("classify", "--model", "resnet18", "--weights", weights_file, *photo_files)
     assert result.exit_code == 0, result.output
