@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import fusedres
 from fusedres.cli.console import refusals
-from fusedres.cli.measure import count_kernels, interleave, saved_bytes
+from fusedres.cli.measure import count_kernels, interleave, planned_blocks, saved_bytes
 from fusedres.cli.networks import OURS, PLAIN_NHWC, Contender, contenders, reference
 from fusedres.cli.parity import Parity, two_times_rule, two_times_rule_of_many
 from fusedres.cli.results import Section
@@ -82,6 +82,7 @@ def compare_training(
     saved = {
         name: saved_bytes(partial(_loss, field, labels, dtype), field.model) for name, field in fields.items()
     }
+    by_plan = planned_blocks(partial(_loss, fields[OURS], labels, dtype))
     backwards = {name: partial(_forward_backward, field, labels, dtype) for name, field in fields.items()}
     kernels = {name: count_kernels(call, device) for name, call in backwards.items()}
     step()
@@ -96,6 +97,7 @@ def compare_training(
         calls=repeats,
         kernels=kernels,
         saved=saved,
+        planned=by_plan,
     )
 
 
