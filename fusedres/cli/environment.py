@@ -53,13 +53,13 @@ VARIABLES = (
     ),
     Variable(
         "FUSEDRES_CPU_ISA",
-        "import",
+        "first use",
         "portable, avx2, avx512",
         "instruction set of the CPU kernels; default: the best there is",
     ),
     Variable(
         "FUSEDRES_CPU_POOL",
-        "run",
+        "first use",
         "megabytes, or 0",
         "the most memory kept for the CPU's large outputs and scratch; 0 keeps none; default: an eighth "
         "of the machine's, at most 4096",

@@ -29,7 +29,15 @@ def test_every_variable_that_is_read_is_in_the_table() -> None:
 
 def test_the_readme_has_the_table() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [v.name for v in VARIABLES if f"`{v.name}`" not in readme] == []
+    rows = [f"| `{v.name}` | {v.read} | {v.values} | {v.meaning} |" for v in VARIABLES]
+    assert [row for row in rows if row not in readme] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+def test_every_page_is_named(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = {path.name for path in (ROOT / "docs").glob("*.md")} - {Path(page).name}
+    assert sorted(name for name in named if name not in text) == []
 
 
 @pytest.mark.parametrize(
