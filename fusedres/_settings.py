@@ -31,11 +31,9 @@ class Setting:
         self.env = env
         self._context: ContextVar[str | None] = ContextVar(name, default=None)
         self._process: str | None = None
-        self._environment = self._read_environment()
-
-    def _read_environment(self) -> str:
-        value = os.environ.get(self.env) if self.env else None
-        return self.check(value, self.env) if value else self.choices[0]
+        # Read now, refused where it would hold: the command line has to start to say what is wrong with it.
+        self._environment = (os.environ.get(env) if env else None) or choices[0]
+        self._refused = self._environment not in choices
 
     def check(self, value: str, source: str | None = None) -> str:
         """``value`` if it is one of the choices; else a ValueError that lists them."""
@@ -45,8 +43,15 @@ class Setting:
         return value
 
     def get(self, attribute: str | None = None) -> str:
-        """The value in force; ``attribute`` is the object's own wish, where it has one."""
-        return self._context.get() or attribute or self._process or self._environment
+        """The value in force; ``attribute`` is the object's own wish, where it has one.
+
+        Raises:
+            ValueError: it is the environment's, and none of the choices.
+        """
+        chosen = self._context.get() or attribute or self._process
+        if chosen is None and self._refused:
+            self.check(self._environment, self.env)
+        return chosen or self._environment
 
     def set(self, value: str | None) -> None:
         """Choose for the whole process; ``None`` goes back to the environment or the default."""
@@ -75,6 +80,18 @@ COMPOSITION = Setting(
 )
 MEMORY = Setting("memory", ("save", "recompute"))
 PRECISION = Setting("precision", ("default", "fast"), "FUSEDRES_PRECISION")
+
+
+def autotune() -> bool | None:
+    """What ``FUSEDRES_AUTOTUNE`` says now, ``None`` where it is unset or empty.
+
+    Raises:
+        ValueError: it is neither 0 nor 1.
+    """
+    wish = os.environ.get("FUSEDRES_AUTOTUNE", "")
+    if wish not in {"", "0", "1"}:
+        raise ValueError(f"FUSEDRES_AUTOTUNE: must be 0 or 1; got {wish!r}")
+    return wish == "1" if wish else None
 
 
 def backend(name: str) -> AbstractContextManager[None]:

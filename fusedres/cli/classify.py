@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.table import Table
 
-from fusedres.cli.console import UserError, check_choice, out, pick_device, user_errors, warn
+from fusedres.cli.console import UserError, check_choice, out, pick_device, refusals, user_errors, warn
 from fusedres.cli.networks import build_ours
 from fusedres.cli.photos import read_photos
 from fusedres.cli.weights import MODELS, WEIGHTS_HELP, find_weights
@@ -49,7 +49,9 @@ def classify(
             warn(f"weights: {found.source}. They were never trained, so the classes below mean nothing")
         with torch.inference_mode():
             for photo in photos:
-                logits = network(found.preset(photo.image).unsqueeze(0).to(where))[0]
+                image = found.preset(photo.image).unsqueeze(0).to(where)
+                with refusals():
+                    logits = network(image)[0]
                 top = logits.float().softmax(dim=0).topk(min(5, found.num_classes))
                 table = Table(title=photo.name, title_style="bold", title_justify="left", min_width=40)
                 table.add_column("class")

@@ -30,7 +30,6 @@ from fusedres.cli.report import as_json, markdown, print_report, write_json, wri
 from fusedres.cli.results import Comparison, Section
 from fusedres.cli.tune import PRECISION_HELP, at_precision, cpu_threads
 from fusedres.cli.weights import MODELS, WEIGHTS_HELP, Weights, find_weights
-from fusedres.plan._lookup import in_force
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _run_and_write(
         unreadable=tuple(unreadable),
         sections=sections,
         versions=versions(),
-        plan=_plan(settings),
+        plan=_plan(settings, sections),
         precision=PRECISION.get(),
     )
     shown = len(sections[0].seen)
@@ -216,8 +215,13 @@ def _steps(progress: Progress, description: str, total: int) -> Callable[[], Non
     return lambda: progress.advance(task)
 
 
-def _plan(settings: Settings) -> str:
+def _plan(settings: Settings, sections: tuple[Section, ...]) -> str:
     """By what ours was run, in the words of the report."""
     if settings.tune:
         return "tuned just before"
-    return "a stored plan" if in_force(settings.device).blocks else "the default rules, not tuned"
+    decided, blocks = (sum(counts) for counts in zip(*(section.planned for section in sections), strict=True))
+    if not decided:
+        return "the default rules, not tuned"
+    return (
+        "a stored plan" if decided == blocks else f"a stored plan for {decided} of {blocks} distinct blocks"
+    )

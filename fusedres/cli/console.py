@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fusedres.ops._dispatch import BackendRefusal
+
 
 class UserError(Exception):
     """Something the user can put right: bad input, or a package that is not installed."""
@@ -38,6 +40,15 @@ def user_errors() -> Iterator[None]:
         message = Text("error: ", style="bold red").append(str(error), style="default")
         Console(stderr=True).print(message, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Around a model's first run: what the model or its back-end refuses is the user's to put right."""
+    try:
+        yield
+    except (ValueError, BackendRefusal) as error:
+        raise UserError(f"the model cannot run: {error}") from error
 
 
 def require(module: str, purpose: str) -> ModuleType:

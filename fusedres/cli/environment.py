@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fusedres._build import build_info
+from fusedres._settings import BACKEND, COMPOSITION, PRECISION, autotune
+from fusedres.backends.cpu import pool
+from fusedres.cli.console import UserError
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -48,13 +53,13 @@ VARIABLES = (
     ),
     Variable(
         "FUSEDRES_CPU_ISA",
-        "import",
+        "first use",
         "portable, avx2, avx512",
         "instruction set of the CPU kernels; default: the best there is",
     ),
     Variable(
         "FUSEDRES_CPU_POOL",
-        "run",
+        "first use",
         "megabytes, or 0",
         "the most memory kept for the CPU's large outputs and scratch; 0 keeps none; default: an eighth "
         "of the machine's, at most 4096",
@@ -67,3 +72,19 @@ VARIABLES = (
     ),
     Variable("FUSEDRES_NO_EXT", "build", "0, 1", "1 installs pure Python, on Triton and the reference"),
 )
+
+
+def check_environment() -> None:
+    """Have every variable read that is otherwise refused in the middle of a run.
+
+    Raises:
+        UserError: one has a value that it must not have.
+    """
+    try:
+        for setting in (BACKEND, COMPOSITION, PRECISION):
+            setting.get()
+        autotune()
+        if "_C" in build_info()["loaded"]:  # which reads FUSEDRES_CPU_ISA
+            pool.usage()  # FUSEDRES_CPU_POOL
+    except (ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from error

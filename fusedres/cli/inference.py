@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import fusedres
-from fusedres.cli.measure import count_kernels, interleave
+from fusedres.cli.console import refusals
+from fusedres.cli.measure import count_kernels, interleave, planned_blocks
 from fusedres.cli.networks import OURS, PLAIN_NHWC, contenders, reference
 from fusedres.cli.parity import top_agreement, two_times_rule
 from fusedres.cli.results import Section, Seen
@@ -47,11 +48,14 @@ def compare_inference(
     exact = reference(plain.eval(), images, device, dtype, keep_norms=False)
     fields = contenders(plain.eval(), ours.eval(), images, device, dtype)
     if tune:
-        fusedres.tune(fields[OURS].model, fields[OURS].images, train=False, progress=False, table=False)
+        with refusals():
+            fusedres.tune(fields[OURS].model, fields[OURS].images, train=False, progress=False, table=False)
     with torch.inference_mode():
-        truth = exact.model(exact.images)
-        step()
-        outputs = {name: fields[name].model(fields[name].images) for name in (PLAIN_NHWC, OURS)}
+        with refusals():
+            truth = exact.model(exact.images)
+            step()
+            outputs = {name: fields[name].model(fields[name].images) for name in (PLAIN_NHWC, OURS)}
+        by_plan = planned_blocks(partial(fields[OURS].model, fields[OURS].images))
         parity = two_times_rule("logits", outputs[OURS], outputs[PLAIN_NHWC], truth)
         agreement = top_agreement(outputs[OURS], outputs[PLAIN_NHWC], truth, parity.allowed_max)
         step()
@@ -68,6 +72,7 @@ def compare_inference(
         calls=repeats,
         kernels=kernels,
         saved={},
+        planned=by_plan,
     )
 
 

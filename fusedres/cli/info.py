@@ -14,7 +14,7 @@ from rich.table import Table
 from fusedres import plan
 from fusedres._build import build_info
 from fusedres._settings import BACKEND
-from fusedres.cli.console import out, pick_device, user_errors
+from fusedres.cli.console import UserError, out, pick_device, user_errors
 from fusedres.cli.environment import VARIABLES
 from fusedres.cli.machine import device_name, versions
 from fusedres.cli.tune import PRECISION_HELP, at_precision, cpu_threads, subject
@@ -24,10 +24,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 
 def info(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Option(help="Also what each layer of this model runs, and why.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 16,
     dtype: Annotated[str, typer.Option(help="fp32 or bf16 (in training: autocast).")] = "fp32",
     train: Annotated[bool, typer.Option("--train", help="The training step in place of inference.")] = False,
     size: Annotated[int, typer.Option(min=32, help="Side of an image.")] = 224,
@@ -37,6 +38,9 @@ def info(
 ) -> None:
     """Show versions, devices, back-ends, build flags and environment variables, and what a model runs."""
     console = out()
+    if model is None:
+        with user_errors():
+            _check_no_option(context)
     if model is not None:
         with user_errors(), cpu_threads(threads), at_precision(precision):
             chosen = subject(model, batch, dtype, train, size, pick_device(device))
@@ -50,6 +54,18 @@ def info(
     _print(console, "environment", ("variable", "now", "read at", "values", "meaning"), environment())
     if model is not None:
         console.print(explanation.table(f"layers of {model}"))
+
+
+def _check_no_option(context: typer.Context) -> None:
+    """Every option but ``--model`` is about it."""
+    given = [name for name in context.params if _given(context, name)]
+    if given:
+        raise UserError(f"{', '.join(f'--{name}' for name in given)} must come with --model; got no --model")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def devices() -> list[tuple[str, str]]:
@@ -98,8 +114,8 @@ def environment() -> list[tuple[str, ...]]:
 
 def _print(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(title=title, title_style="bold", title_justify="left", show_lines=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)  # a name that is cut cannot be searched
     for row in rows:
         table.add_row(*row)
     console.print(table, markup=False)

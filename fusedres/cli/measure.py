@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.autograd.profiler_util import FunctionEvent
 
+from fusedres.plan._lookup import DEFAULT, planned
+from fusedres.plan._record import record
+
 #: Seconds. A shorter sample drowns in the scheduler's noise; calls are repeated to reach it.
 SHORTEST_SAMPLE = 0.1
 WARM_UP_CALLS = 2
@@ -118,6 +121,12 @@ def interleave(
             seconds[name].append(_seconds(contenders[name], calls, device) / calls)
         on_round()
     return [Timing(name, tuple(seconds[name])) for name in names], calls
+
+
+def planned_blocks(run: Callable[[], object]) -> tuple[int, int]:
+    """How many of the distinct blocks that ``run`` runs a plan decides, and how many there are."""
+    seen = record(run).seen.values()
+    return sum(planned(block.block, block.x.device) != DEFAULT for block in seen), len(seen)
 
 
 def count_kernels(call: Callable[[], object], device: torch.device) -> int:

@@ -30,6 +30,8 @@ class Section:
     calls: int
     kernels: dict[str, int]
     saved: dict[str, int]
+    #: How many of the distinct blocks that ours ran a plan decided, and how many there were.
+    planned: tuple[int, int] = (0, 0)
 
     @property
     def passed(self) -> bool:

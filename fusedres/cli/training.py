@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import fusedres
-from fusedres.cli.measure import count_kernels, interleave, saved_bytes
+from fusedres.cli.console import refusals
+from fusedres.cli.measure import count_kernels, interleave, planned_blocks, saved_bytes
 from fusedres.cli.networks import OURS, PLAIN_NHWC, Contender, contenders, reference
 from fusedres.cli.parity import Parity, two_times_rule, two_times_rule_of_many
 from fusedres.cli.results import Section
@@ -65,20 +66,23 @@ def compare_training(
     """
     labels = labels.to(device)
     exact = reference(plain.train(), images, device, dtype, keep_norms=True)
-    truth = run_step(exact, labels, torch.float64)
+    with refusals():
+        truth = run_step(exact, labels, torch.float64)
     moved = run_step(Contender(exact.model, moved_images(exact.images)), labels, torch.float64)
     del exact
     step()
     fields = contenders(plain.train(), ours.train(), images, device, torch.float32)
     if tune:
-        with _autocast(device, dtype):
+        with refusals(), _autocast(device, dtype):
             fusedres.tune(fields[OURS].model, fields[OURS].images, train=True, progress=False, table=False)
-    plain_step, our_step = (run_step(fields[name], labels, dtype) for name in (PLAIN_NHWC, OURS))
+    with refusals():
+        plain_step, our_step = (run_step(fields[name], labels, dtype) for name in (PLAIN_NHWC, OURS))
     parity = judge(our_step, plain_step, truth, moved)
     step()
     saved = {
         name: saved_bytes(partial(_loss, field, labels, dtype), field.model) for name, field in fields.items()
     }
+    by_plan = planned_blocks(partial(_loss, fields[OURS], labels, dtype))
     backwards = {name: partial(_forward_backward, field, labels, dtype) for name, field in fields.items()}
     kernels = {name: count_kernels(call, device) for name, call in backwards.items()}
     step()
@@ -93,6 +97,7 @@ def compare_training(
         calls=repeats,
         kernels=kernels,
         saved=saved,
+        planned=by_plan,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fusedres
 from fusedres._settings import PRECISION
-from fusedres.cli.console import UserError, check_choice, out, pick_device, user_errors
+from fusedres.cli.console import check_choice, out, pick_device, refusals, user_errors
 from fusedres.cli.networks import DTYPES
 from fusedres.cli.weights import MODELS
 
@@ -34,11 +34,8 @@ class Subject:
     def as_it_runs(self) -> Iterator[None]:
         """Autocast, where training is in bf16; what the model refuses is the user's to put right."""
         autocast = self.train and self.dtype != torch.float32
-        try:
-            with torch.autocast(self.images.device.type, self.dtype, enabled=autocast):
-                yield
-        except ValueError as error:
-            raise UserError(f"the model cannot run: {error}") from error
+        with refusals(), torch.autocast(self.images.device.type, self.dtype, enabled=autocast):
+            yield
 
 
 def subject(model: str, batch: int, dtype: str, train: bool, size: int, device: torch.device) -> Subject:

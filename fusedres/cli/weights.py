@@ -174,12 +174,24 @@ def _seeded(model: str, photos: list[Photo], preset: ImageClassification, seed: 
 def _check_fit(model: str, state_dict: dict[str, Tensor], path: Path) -> None:
     with torch.device("meta"):
         expected = get_model(model, weights=None).state_dict()
-    # the last layer may have been trained for other classes
-    shapes = {n: tuple(t.shape) for n, t in expected.items() if not n.startswith("fc.")}
+    shapes = {n: tuple(t.shape) for n, t in expected.items()}
+    head = state_dict.get("fc.weight")
+    if head is not None and head.dim() == 2 and len(head) > 0:  # it may have been trained for other classes
+        shapes["fc.weight"], shapes["fc.bias"] = (len(head), shapes["fc.weight"][1]), (len(head),)
     missing = [n for n in expected if n not in state_dict and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in state_dict if n not in expected]
     wrong = [n for n, shape in shapes.items() if n in state_dict and tuple(state_dict[n].shape) != shape]
-    for what, names in (("lacks", missing), ("has unknown", unexpected), ("has other shapes for", wrong)):
+    integral = [
+        n
+        for n, t in expected.items()
+        if n in state_dict and t.is_floating_point() and not state_dict[n].is_floating_point()
+    ]
+    for what, names in (
+        ("lacks", missing),
+        ("has unknown", unexpected),
+        ("has other shapes for", wrong),
+        ("has no floating-point numbers for", integral),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise UserError(f"--weights must fit {model}; {path} {what} {', '.join(names[:3])}{more}")

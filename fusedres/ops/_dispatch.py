@@ -61,6 +61,10 @@ COMPOSITIONS: dict[str, str] = {}
 AUTO_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 
+class BackendRefusal(RuntimeError):
+    """The back-end that was chosen cannot serve a call; the message says why."""
+
+
 def register_backend(backend: Backend) -> None:
     BACKENDS[backend.name] = backend
     COMPOSITIONS[backend.name] = rule_for("composition", {"backend": backend.name}).then[0]
@@ -87,7 +91,7 @@ def resolve_backend(x: Tensor, name: str | None = None, plan: Choice | None = No
 
     Raises:
         ValueError: an unknown name.
-        RuntimeError: the named back-end cannot serve, with its reason.
+        BackendRefusal: the named back-end cannot serve, with its reason.
     """
     chosen = BACKEND.check(name) if name is not None else BACKEND.get()
     if chosen == "auto":
@@ -98,10 +102,10 @@ def resolve_backend(x: Tensor, name: str | None = None, plan: Choice | None = No
                 return candidate
         return "reference"
     if chosen not in BACKENDS:
-        raise RuntimeError(
+        raise BackendRefusal(
             f"fusedres: back-end '{chosen}' is not part of this build; it has {sorted(BACKENDS)}"
         )
     refusal = BACKENDS[chosen].refusal(x.device, x.dtype)
     if refusal is not None:
-        raise RuntimeError(f"fusedres: back-end '{chosen}' cannot serve this call: {refusal}")
+        raise BackendRefusal(f"fusedres: back-end '{chosen}' cannot serve this call: {refusal}")
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,12 +32,7 @@ def load(path: str | os.PathLike[str] | None = None, *, device: torch.device | s
         cached = _store.path_of(like)
         plan = like if cached is None else _store.read_or_report(cached, like)
     else:
-        plan = _store.read(Path(path))
-        if plan.origin != like.origin:
-            raise ValueError(
-                f"plan.load: `path` must hold a plan for {', '.join(like.origin)} (device, torch, fusedres); "
-                f"{path} holds one for {', '.join(plan.origin)}"
-            )
+        plan = _read_own("plan.load", Path(path), like)
     put_in_force(plan)
     return plan
 
@@ -52,14 +48,19 @@ def save(path: str | os.PathLike[str] | None = None, *, device: torch.device | s
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: no ``path``, and ``FUSEDRES_PLANS=0``; or the file holds a plan for another device.
+        ValueError: no ``path``, and ``FUSEDRES_PLANS=0``; or ``path`` holds no plan, or one for another
+            device, torch or fusedres, and stays as it is. In the cache folder it is replaced, with a warning.
     """
     plan = in_force(device_of(device))
-    target = _store.path_of(plan) if path is None else Path(path)
-    if target is None:
+    if path is not None:
+        own = Path(path)
+        _store.write(own, plan, partial(_read_own, "plan.save"))
+        return own
+    cached = _store.path_of(plan)
+    if cached is None:
         raise ValueError("plan.save: `path` must be given where FUSEDRES_PLANS is 0; got None")
-    _store.write(target, plan)
-    return target
+    _store.write(cached, plan)
+    return cached
 
 
 def device_of(device: torch.device | str | None) -> torch.device:
@@ -68,3 +69,14 @@ def device_of(device: torch.device | str | None) -> torch.device:
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return chosen
+
+
+def _read_own(name: str, path: Path, like: Plan) -> Plan:
+    """The plan in a user's file, which must be one for ``like``'s device and versions."""
+    plan = _store.read(path)
+    if plan.origin != like.origin:
+        raise ValueError(
+            f"{name}: `path` must hold a plan for {', '.join(like.origin)} (device, torch, fusedres); "
+            f"{path} holds one for {', '.join(plan.origin)}"
+        )
+    return plan

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -68,16 +69,25 @@ def read_or_report(path: Path, like: Plan) -> Plan:
     return plan
 
 
-def write(path: Path, plan: Plan) -> Plan:
+def write(path: Path, plan: Plan, reader: Callable[[Path, Plan], Plan] = read_or_report) -> Plan:
     """Merge ``plan`` into the file and return what stands there now.
+
+    Args:
+        reader: gives what the file holds from its path and an empty plan like ``plan``; what it raises stops
+            the writing, but for a missing file.
 
     Raises:
         OSError: it cannot be written (``filelock.Timeout``, one too: another process holds the lock).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT):
+    # added to the whole name, so that own.json never takes own.lock, which older filelocks would empty
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_TIMEOUT):
         nothing = Plan(*plan.origin)
-        whole = read_or_report(path, nothing).merged(plan)
+        try:
+            before = reader(path, nothing)
+        except FileNotFoundError:
+            before = nothing
+        whole = before.merged(plan)
         _replace(path, whole.to_json() + "\n")
     return whole
 

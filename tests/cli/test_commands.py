@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -15,9 +16,13 @@ from torch import nn
 import fusedres
 from fusedres.cli import compare
 from fusedres.cli.environment import VARIABLES
+from fusedres.cli.info import info
 from fusedres.cli.networks import OURS, build_ours
+from fusedres.cli.tune import tune
 from fusedres.cli.weights import Weights
 from fusedres.plan import _timing
+from fusedres.plan._lookup import put_in_force
+from tests.plan.conftest import decide_all
 
 from .conftest import Invoke
 
@@ -60,6 +65,31 @@ def test_info_says_what_each_layer_runs_and_why(invoke: Invoke) -> None:
         assert word in result.stdout
 
 
+def test_info_keeps_names_whole_on_a_narrow_terminal(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = invoke("info")
+    for word in (*(v.name for v in VARIABLES), "torchvision", "reference", "extension_reason"):
+        assert word in result.stdout
+
+
+def test_info_refuses_options_of_a_model_without_one(invoke: Invoke) -> None:
+    result = invoke("info", "--device", "cpu", "--batch", 1, "--train")
+    assert result.exit_code == 2
+    assert "--device, --batch, --train must come with --model; got no --model" in result.stderr
+
+
+def test_info_tells_by_default_of_what_tune_tunes_by_default() -> None:
+    told, tuned = inspect.signature(info).parameters, inspect.signature(tune).parameters
+    shared = told.keys() & tuned.keys() - {"model"}
+    assert {"batch", "dtype", "train", "size", "device", "threads", "precision"} == shared
+    assert {name: told[name].default for name in shared} == {name: tuned[name].default for name in shared}
+
+
+def test_version(invoke: Invoke) -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0 and result.stdout == f"fusedres {fusedres.__version__}\n"
+
+
 @pytest.mark.slow
 def test_tune_chooses_says_why_and_keeps_it(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,6 +127,31 @@ def test_compare_inference(
     assert "passed" in (folder / "compare.md").read_text()
     with Image.open(folder / "compare.png") as image:
         assert image.format == "PNG"
+
+
+def test_compare_says_by_a_plan_only_where_one_decided(
+    invoke: Invoke, weights_file: Path, tmp_path: Path
+) -> None:
+    arguments = ("compare", *TINY, "--weights", weights_file, "--threads", 1, "--device", "cpu", "--out", "o")
+    model = fusedres.resnet18(num_classes=10).eval()
+    try:
+        for batch, blocks, words in (
+            (3, None, "the default rules, not tuned"),
+            (2, None, "a stored plan"),
+            (2, 1, "a stored plan for 1 of 8 distinct blocks"),
+        ):
+            images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                made = decide_all(model, images, "stats", "cpu")
+            for name in list(made.blocks)[blocks or len(made.blocks) :]:
+                del made.blocks[name]
+            put_in_force(made)
+            result = invoke(*arguments)
+            assert result.exit_code == 0, result.output
+            assert json.loads(Path("o/compare.json").read_text())["plan"] == words
+            fusedres.plan.clear()
+    finally:
+        fusedres.plan.clear()
 
 
 def test_compare_training_with_seeded_weights(invoke: Invoke, tmp_path: Path) -> None:
@@ -188,6 +243,54 @@ def test_bad_options_of_a_subject_are_named(command: str, invoke: Invoke) -> Non
     ):
         result = invoke(command, *arguments)
         assert result.exit_code == 2 and message in result.stderr
+
+
+def test_an_impossible_comparison_is_refused_in_a_line(
+    invoke: Invoke, weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("compare", *TINY, "--weights", weights_file, "--device", "cpu")
+    for more, message in (
+        (("--batch", 1, "--train"), "error: the model cannot run: Expected more than 1 value per channel"),
+        (
+            ("--tune",),
+            "error: the model cannot run: tune: `model` must run fused blocks; composition 'plain'",
+        ),
+    ):
+        with fusedres.composition("plain" if "--tune" in more else "auto"):
+            result = invoke(*arguments, *more)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["classify", "compare", "tune", "info"])
+def test_a_back_end_that_cannot_serve_is_refused_in_a_line(
+    command: str, invoke: Invoke, photo_files: list[Path], weights_file: Path
+) -> None:
+    weights = ("--weights", weights_file)
+    arguments: dict[str, tuple[object, ...]] = {
+        "classify": (photo_files[0], "--model", "resnet18", *weights),
+        "compare": (*TINY, *weights),
+        "tune": ("--model", "resnet18", "--batch", 1, "--size", 32),
+        "info": ("--model", "resnet18", "--batch", 1, "--size", 32),
+    }
+    with fusedres.backend("cuda"):
+        result = invoke(command, *arguments[command], "--device", "cpu")
+    assert result.exit_code == 2, result.output
+    assert "error: the model cannot run: fusedres: back-end 'cuda' cannot serve this call" in result.stderr
+    assert (
+        len(result.stderr.strip().splitlines()) == 1
+    )  # a progress bar that is taken away leaves an empty one
+
+
+def test_a_bug_is_not_taken_for_a_refusal(
+    invoke: Invoke, photo_files: list[Path], weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(fusedres.FusedResNet, "forward", broken)
+    result = invoke("classify", photo_files[0], "--model", "resnet18", "--weights", weights_file)
+    assert isinstance(result.exception, RuntimeError) and str(result.exception) == "a bug"
 
 
 def test_classify(invoke: Invoke, photo_files: list[Path], weights_file: Path) -> None:

@@ -106,6 +106,42 @@ def test_weights_of_another_model(tmp_path: Path, state_dict: dict[str, Tensor],
         _find(str(path), photos)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("fc.weight", torch.zeros(10, 100), r"has other shapes for fc\.weight$"),
+        ("fc.weight", torch.zeros(5120), r"has other shapes for fc\.weight, fc\.bias$"),
+        ("fc.weight", torch.zeros(()), r"has other shapes for fc\.weight, fc\.bias$"),
+        ("fc.weight", torch.zeros(0, 512), r"has other shapes for fc\.weight, fc\.bias$"),
+        ("fc.bias", torch.zeros(9), r"has other shapes for fc\.bias$"),
+        ("fc.bias", torch.zeros(10, 1), r"has other shapes for fc\.bias$"),
+        (
+            "fc.weight",
+            torch.zeros(10, 512, dtype=torch.int8),
+            r"has no floating-point numbers for fc\.weight$",
+        ),
+        ("conv1.weight", torch.zeros(64, 3, 7, 7, dtype=torch.uint8), r"floating-point numbers for conv1"),
+        (
+            "bn1.running_var",
+            torch.ones(64, dtype=torch.cfloat),
+            r"floating-point numbers for bn1\.running_var",
+        ),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(
+    name: str,
+    value: Tensor,
+    message: str,
+    tmp_path: Path,
+    state_dict: dict[str, Tensor],
+    photos: list[Photo],
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({**state_dict, name: value}, path)
+    with pytest.raises(UserError, match=rf"--weights must fit resnet18; .* {message}"):
+        _find(str(path), photos)
+
+
 def test_an_unknown_name_lists_the_known_ones(photos: list[Photo]) -> None:
     with pytest.raises(
         UserError, match=r"one of IMAGENET1K_V1, DEFAULT, seeded, or a file that exists; got 'V9'"

@@ -148,6 +148,37 @@ def test_a_broken_file_of_ones_own_is_an_error(how: str, tmp_path: Path) -> None
         plan.load(path)
 
 
+@pytest.mark.parametrize("how", ["half", "binary", "a note", "device", "torch", "fusedres"])
+def test_saving_leaves_a_file_that_is_no_plan_for_here_as_it_is(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    foreign = how in {"device", "torch", "fusedres"}
+    texts = {"a note": "remember the milk", **_broken()}
+    before = replace(example(), **{how: "another"}).to_json() if foreign else texts[how]
+    path.write_text(before)
+    put_in_force(example())
+    rule = (
+        r"plan.save: `path` must hold a plan for .*holds one for .*another"
+        if foreign
+        else "must be a plan that fusedres wrote"
+    )
+    with pytest.raises(ValueError, match=rule):
+        plan.save(path)
+    assert path.read_text() == before
+
+
+def test_saving_merges_into_a_plan_of_ones_own_and_takes_no_file_beside_it(tmp_path: Path) -> None:
+    path, beside = tmp_path / "own.json", tmp_path / "own.lock"
+    beside.write_text("not yours")
+    put_in_force(example())
+    plan.save(path)
+    more = empty(CPU)
+    more.blocks["b"] = entry()
+    put_in_force(more)
+    plan.save(path)
+    assert plan.load(path).blocks.keys() == {"a block", "b"}
+    assert beside.read_text() == "not yours"
+
+
 def test_a_missing_file_of_ones_own_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         plan.load(tmp_path / "none.json")

@@ -169,6 +169,16 @@ def test_autotune_0_is_the_rule_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not _tiles.autotuning()
 
 
+def test_autotune_takes_0_and_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tiles, "INTERPRETED", False)
+    for wish, timed in (("", False), ("0", False), ("1", True)):
+        monkeypatch.setenv("FUSEDRES_AUTOTUNE", wish)
+        assert _tiles.autotuning() is timed
+    monkeypatch.setenv("FUSEDRES_AUTOTUNE", "false")
+    with pytest.raises(ValueError, match=r"FUSEDRES_AUTOTUNE: must be 0 or 1; got 'false'"):
+        _tiles.autotuning()
+
+
 def test_tiles_are_timed_where_a_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tiles, "INTERPRETED", False)
     best = SimpleNamespace(

@@ -7,7 +7,6 @@ used. Unset, a plan's tile is taken where it has one; ``fusedres.tune`` times th
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 import triton
 from torch._library.triton import is_wrap_triton_enabled
 
+from fusedres._settings import autotune
 from fusedres.backends.triton._boxes import Box
 from fusedres.backends.triton._device import INTERPRETED, DeviceFacts, cdiv, power_of_two
 from fusedres.backends.triton._spills import INSTEAD, Configuration
@@ -154,8 +154,8 @@ def choose(problem: Problem, fits: Sequence[Tile]) -> Tile:
 
 def autotuning() -> bool:
     """Whether tiles are to be timed: ``FUSEDRES_AUTOTUNE`` says so, or a plan is being made."""
-    wish = os.environ.get("FUSEDRES_AUTOTUNE", "")
-    return not INTERPRETED and wish != "0" and (wish != "" or learning_tiles())
+    wish = autotune()
+    return not INTERPRETED and (learning_tiles() if wish is None else wish)
 
 
 def plan_key(problem: Problem) -> tuple[object, ...]:
@@ -166,7 +166,7 @@ def plan_key(problem: Problem) -> tuple[object, ...]:
 
 def _planned(key: tuple[object, ...], configs: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
     """The plan's tile for a problem, if it is still one of those that fit."""
-    if os.environ.get("FUSEDRES_AUTOTUNE") == "0" or any(isinstance(part, torch.SymInt) for part in key):
+    if autotune() is False or any(isinstance(part, torch.SymInt) for part in key):
         return None  # a symbolic size is none that a plan knows
     tile = TILES.get(key)
     return tile if tile in configs else None
