@@ -139,4 +139,4 @@ def test_refusals() -> None:
         ("at most 128 taps", dy, torch.ones(128, 64, 12, 12), None, x_shape, (2, 2), (1, 1), direct),
     ):
         with pytest.raises(RuntimeError, match=message):
-            engine.dgrad_strided(*call)
+            torch.ops.fusedres_cpu.dgrad_strided(*call)

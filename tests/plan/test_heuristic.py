@@ -147,11 +147,13 @@ def test_below_avx512(
         (convolution("strided_dgrad", n=16, hw=28, stride=2), "direct_f32"),
         (convolution("strided_dgrad", n=1, hw=14, stride=2), "onednn"),
         (convolution("strided_dgrad", n=16, hw=28, r=5, stride=2), "onednn"),
-        (convolution("fprop", "bfloat16", n=16), "onednn"),
+        (convolution("fprop", "bfloat16", n=16), "winograd_f32"),
+        (convolution("wgrad", "bfloat16", n=16, r=1), "direct_f32"),
     ],
 )
 def test_thresholds_of_avx2(what: Convolution, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "tile_isa", lambda dtype: "avx2")
+    monkeypatch.setattr(engine, "onednn_serves", lambda dtype: dtype == torch.float32)
     assert engine.by_rule.__wrapped__(what)[0] == expected
 
 

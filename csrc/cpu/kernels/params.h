@@ -20,6 +20,14 @@ struct AffineAddAct {
   bool relu, past_caches;
 };
 
+// Works on values.
+template <typename From, typename To>
+struct Convert {
+  const From* from;
+  To* to;
+  bool past_caches;
+};
+
 // One chunk of rows -> count, mean and m2 of its row in the (chunks, channels) outputs.
 template <typename T>
 struct BnStats {
@@ -126,6 +134,8 @@ struct KernelTable {
   ElementKernels<float> fp32;
   ElementKernels<BFloat16> bf16;
   void (*bn_finalize)(const BnFinalize&);
+  void (*widen)(const Convert<BFloat16, float>&, int64_t begin, int64_t end);
+  void (*narrow)(const Convert<float, BFloat16>&, int64_t begin, int64_t end);
 
   template <typename T>
   const ElementKernels<T>& of() const;

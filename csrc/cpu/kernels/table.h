@@ -8,6 +8,7 @@
 #include "cpu/kernels/bn_act_bwd_reduce.h"
 #include "cpu/kernels/bn_finalize.h"
 #include "cpu/kernels/bn_stats.h"
+#include "cpu/kernels/convert.h"
 #include "cpu/kernels/maxpool.h"
 
 namespace fusedres::FUSEDRES_ISA {
@@ -20,6 +21,8 @@ constexpr ElementKernels<T> element_kernels() {
 }
 
 extern const KernelTable kTable;
-const KernelTable kTable = {element_kernels<float>(), element_kernels<BFloat16>(), bn_finalize_kernel};
+const KernelTable kTable = {
+    element_kernels<float>(), element_kernels<BFloat16>(), bn_finalize_kernel,
+    convert_kernel<BFloat16, float>, convert_kernel<float, BFloat16>};
 
 }  // namespace fusedres::FUSEDRES_ISA

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from fusedres.backends.cpu._packed import bias_of, packed_weight
+from fusedres.backends.cpu.convert import converted
+from fusedres.ops._shapes import empty_nhwc
 
 Ints = Sequence[int]
 
@@ -66,29 +68,44 @@ def fused_conv(
 
 def convolution(x: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
     """The plain convolution, channels_last."""
-    own = x.dtype
-    x, w = _served(x, w)
-    y: Tensor = torch.ops.aten.convolution.default(
-        x, w, None, stride, padding, dilation, False, (0, 0), groups
-    )
-    return y.to(own).contiguous(memory_format=torch.channels_last)
+    dtype = _served(x.dtype)
+    geometry = stride, padding, dilation, False, (0, 0), groups
+    y: Tensor = torch.ops.aten.convolution.default(converted(x, dtype), w.to(dtype), None, *geometry)
+    return converted(y.contiguous(memory_format=torch.channels_last), x.dtype)
 
 
-def _served(*operands: Tensor) -> list[Tensor]:
-    """The operands in a type that ATen gives to oneDNN: its own convolution of bf16 takes 5 times as long."""
-    wide = operands[0].dtype == torch.bfloat16 and onednn_serves(torch.float32)
-    return [x.float() if wide and not onednn_serves(x.dtype) else x for x in operands]
+def _served(dtype: torch.dtype) -> torch.dtype:
+    """A type that ATen gives to oneDNN: its own convolution of bf16 takes 5 times as long."""
+    wide = dtype == torch.bfloat16 and not onednn_serves(dtype) and onednn_serves(torch.float32)
+    return torch.float32 if wide else dtype
 
 
-def convolution_gradient(
+def input_gradient(
+    dy: Tensor, x_shape: Ints, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """The gradient of :func:`convolution` for its input, channels_last."""
+    dtype = _served(dy.dtype)
+    x = empty_nhwc(dy, x_shape, dtype)  # whose values are not read
+    dx = _gradients(converted(dy, dtype), x, w.to(dtype), stride, padding, dilation, groups, of="x")
+    return converted(dx.contiguous(memory_format=torch.channels_last), dy.dtype)
+
+
+def weight_gradient(
+    dy: Tensor, x: Tensor, w_shape: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """The gradient of :func:`convolution` for its weight."""
+    dtype = _served(dy.dtype)
+    w = x.new_empty(tuple(w_shape), dtype=dtype)  # whose values are not read
+    operands = converted(dy, dtype), converted(x, dtype), w
+    return _gradients(*operands, stride, padding, dilation, groups, of="w").to(dy.dtype)
+
+
+def _gradients(
     dy: Tensor, x: Tensor, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, of: str
 ) -> Tensor:
-    """The gradient of :func:`convolution` for ``of`` = "x" or "w"; the other one's values are not read."""
-    own = dy.dtype
-    dy, x, w = _served(dy, x, w)
     wanted = (of == "x", of == "w", False)
     dx, dw, _ = torch.ops.aten.convolution_backward.default(
         dy, x, w, None, stride, padding, dilation, False, (0, 0), groups, wanted
     )
     gradient: Tensor = dx if of == "x" else dw
-    return gradient.to(own)
+    return gradient

@@ -8,10 +8,16 @@ from functools import partial
 import torch
 
 from fusedres.backends.cpu import engine
-from fusedres.backends.cpu._onednn import can_fuse, convolution, convolution_gradient, fused_conv
+from fusedres.backends.cpu._onednn import (
+    can_fuse,
+    convolution,
+    fused_conv,
+    input_gradient,
+    weight_gradient,
+)
 from fusedres.backends.cpu.engine import ONEDNN, Algorithm
 from fusedres.ops._planned import Convolution
-from fusedres.ops._shapes import Geometry, conv_output_shape, empty_nhwc
+from fusedres.ops._shapes import Geometry, conv_output_shape
 
 Call = Callable[[], object]
 
@@ -23,7 +29,7 @@ def algorithms(convolution: Convolution) -> Mapping[str, Call]:
     """A call for each algorithm that can run here, on random operands; the one by rule comes first."""
     geometry = convolution.stride, convolution.dilation, convolution.groups
     own: torch.dtype = getattr(torch, convolution.dtype)
-    dtypes = {own, engine.arithmetic(own)} if convolution.use == "infer" else {own}
+    dtypes = {own, engine.arithmetic(own)}
     served = [
         algorithm
         for algorithm in Algorithm
@@ -75,10 +81,8 @@ def _training(convolution: Convolution, served: list[Algorithm]) -> dict[str, Ca
     forward = w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
     rows, cols = w.shape[2:]
     padding = (rows - 1 - g.padding[0], cols - 1 - g.padding[1])
-    dx = empty_nhwc(x, conv_output_shape(x.shape, w.shape, g))
-    calls[ONEDNN] = partial(
-        convolution_gradient, x, dx, forward, g.stride, padding, g.dilation, g.groups, of="x"
-    )
+    x_shape = conv_output_shape(x.shape, w.shape, g)
+    calls[ONEDNN] = partial(input_gradient, x, x_shape, forward, g.stride, padding, g.dilation, g.groups)
     for algorithm in served:
         calls[algorithm.name.lower()] = partial(_turned, x, forward, g, algorithm)
     return calls
@@ -99,8 +103,7 @@ def _strided_dgrad(convolution: Convolution, served: list[Algorithm]) -> dict[st
         )
         for algorithm in served
     }
-    dx = empty_nhwc(dy, x_shape)
-    calls[ONEDNN] = partial(convolution_gradient, dy, dx, w, *g, of="x")
+    calls[ONEDNN] = partial(input_gradient, dy, x_shape, w, *g)
     return calls
 
 
@@ -114,7 +117,7 @@ def _wgrad(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]
         for algorithm in served
         if algorithm in _WGRAD
     }
-    calls[ONEDNN] = partial(convolution_gradient, dy, x, w, *g, of="w")
+    calls[ONEDNN] = partial(weight_gradient, dy, x, convolution.w, *g)
     return calls
 
 

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fusedres.backends.cpu import engine
+from fusedres.backends.cpu import _onednn, engine
 from fusedres.backends.cpu._library import implements
-from fusedres.backends.cpu._onednn import convolution_gradient
 from fusedres.backends.cpu.conv import activated
 from fusedres.ops._registry import kernel
-from fusedres.ops._shapes import absent, empty_nhwc
+from fusedres.ops._shapes import absent
 
 Ints = Sequence[int]
 
@@ -78,9 +77,7 @@ def input_gradient(
         return engine.conv_once(dy, conv.w, add, (1, 1), conv.padding, conv.algorithm)
     if (algorithm := strided(dy, w, stride, padding, dilation, groups)) is not None:
         return engine.dgrad_strided(dy, w, add, x_shape, stride, padding, algorithm)
-    x = empty_nhwc(dy, x_shape)
-    dx = convolution_gradient(dy, x, w, stride, padding, dilation, groups, of="x")
-    dx = dx.contiguous(memory_format=torch.channels_last)
+    dx = _onednn.input_gradient(dy, x_shape, w, stride, padding, dilation, groups)
     return dx if add is None else dx.add_(add)
 
 
@@ -141,6 +138,6 @@ def conv_wgrad(
     algorithm = engine.choose(x.shape, x.dtype, w_shape, stride, padding, dilation, groups, "wgrad")
     if algorithm is not None:
         return engine.wgrad(x, dy, in_s, in_t, w_shape, stride, padding, algorithm, channels_last)
-    w = x.new_empty(tuple(w_shape))
-    dw = convolution_gradient(dy, activated(x, in_s, in_t), w, stride, padding, dilation, groups, of="w")
+    geometry = stride, padding, dilation, groups
+    dw = _onednn.weight_gradient(dy, activated(x, in_s, in_t), w_shape, *geometry)
     return dw.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -2,8 +2,8 @@
 
 They apply scale and shift in fp32 to the fp32 sums, where oneDNN's fused form needs the scale folded into
 the weights. Direct convolution, which takes groups and dilation in inference, and Winograd have kernels for
-every CPU; AMX is where it is; training needs AVX2 in fp32, AVX-512 in bf16. A measured plan chooses, and
-without one the rules in ``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
+every CPU; AMX is where it is; training needs AVX2. A measured plan chooses, and without one the rules in
+``fusedres/_heuristic.json``; ``docs/cpu.md`` has the measurements behind them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from torch import Tensor
 from fusedres._heuristic import rule_for
 from fusedres._settings import PRECISION
 from fusedres.backends.cpu._onednn import onednn_serves
+from fusedres.backends.cpu.convert import converted
 from fusedres.ops._caches import DerivedCache
 from fusedres.ops._planned import Convolution, planned_algorithm
+from fusedres.ops._registry import kernel
 from fusedres.ops._shapes import Geometry
 
 Ints = Sequence[int]
@@ -103,7 +105,7 @@ def tile_isa(dtype: torch.dtype) -> str:
 
 
 def arithmetic(dtype: torch.dtype) -> torch.dtype:
-    """The type in which inference on ``dtype`` computes: fp32 for bf16 that only widening serves.
+    """The type in which the engine computes on ``dtype``: fp32 for bf16 that only widening serves.
 
     A CPU with AVX2 alone has no instruction for bf16. Its FMAs of values widened one by one take twice as
     long as fp32's tiles and Winograd, on inputs that were widened before.
@@ -154,7 +156,7 @@ def _takes(dtype: torch.dtype, w_shape: Ints, dilation: Ints, groups: int, use: 
     if groups != 1 or tuple(dilation) != (1, 1):
         return False
     isa = tile_isa(torch.float32)
-    return isa == "avx512" or (isa == "avx2" and dtype == torch.float32)
+    return isa == "avx512" or (isa == "avx2" and arithmetic(dtype) == torch.float32)
 
 
 def winograd_takes(w_shape: Ints, stride: Ints, dilation: Ints, groups: int) -> bool:
@@ -185,8 +187,7 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
         size + 2 * pad - taps + 1 for size, pad, taps in zip((h, w), convolution.padding, (r, s), strict=True)
     )
     patches = n * ((p + 1) // 2) * ((q + 1) // 2)  # 2 x 2 outputs each, at stride 1
-    own: torch.dtype = getattr(torch, convolution.dtype)
-    dtype = arithmetic(own) if convolution.use == "infer" else own
+    dtype = arithmetic(getattr(torch, convolution.dtype))
     rule = rule_for(
         "cpu convolution",
         {
@@ -225,23 +226,32 @@ def wgrad(
     channels_last: bool,
 ) -> Tensor:
     """The weight's gradient; ``in_scale`` and ``in_shift`` activate ``x`` as it is loaded."""
+    own, dtype = x.dtype, algorithm.dtype
+    x, dy = converted(x, dtype), converted(dy, dtype)
     affine = in_scale, in_shift
     dw: Tensor = OPS.wgrad.default(x, dy, *affine, w_shape, stride, padding, algorithm, channels_last)
-    return dw
+    return dw.to(own)
 
 
 def conv_once(
     x: Tensor, w: Tensor, residual: Tensor | None, stride: Ints, padding: Ints, algorithm: Algorithm
 ) -> Tensor:
     """``conv(x, w) + residual`` with weights that are packed for this call alone."""
-    out: Tensor = OPS.conv_once.default(x, w, residual, stride, padding, algorithm)
-    return out
+    own, dtype = x.dtype, algorithm.dtype
+    residual = None if residual is None else converted(residual, dtype)
+    out: Tensor = OPS.conv_once.default(
+        converted(x, dtype), w.to(dtype), residual, stride, padding, algorithm
+    )
+    return converted(out, own)
 
 
 def conv_once_stats(
     x: Tensor, w: Tensor, stride: Ints, padding: Ints, algorithm: Algorithm
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`conv_once` and the ``bn_stats`` of its output, taken while that is near."""
+    if x.dtype != algorithm.dtype:
+        y = conv_once(x, w, None, stride, padding, algorithm)
+        return y, *kernel("cpu", "bn_stats")(y)
     y, count, mean, m2 = OPS.conv_once_stats.default(x, w, stride, padding, algorithm)
     return y, count, mean, m2
 
@@ -250,6 +260,10 @@ def conv_once_reduce(
     dy: Tensor, w: Tensor, before: Sequence[Tensor | None], padding: Ints, algorithm: Algorithm
 ) -> tuple[Tensor, Tensor]:
     """:func:`conv_once` and ``bn_act_bwd_reduce`` of it, ``before`` = (out, y, s, t, mean, invstd)."""
+    if dy.dtype != algorithm.dtype:
+        dx = conv_once(dy, w, None, (1, 1), padding, algorithm)
+        dz, sums, _ = kernel("cpu", "bn_act_bwd_reduce")(dx, *before, None, None, None)
+        return dz, sums
     dz, sums = OPS.conv_once_reduce.default(dy, w, *before, padding, algorithm)
     return dz, sums
 
@@ -264,8 +278,12 @@ def dgrad_strided(
     algorithm: Algorithm,
 ) -> Tensor:
     """``dgrad(dy, w) + add`` at a stride: a convolution of ``dy`` for each phase of dx's pixels."""
-    dx: Tensor = OPS.dgrad_strided.default(dy, w, add, x_shape, stride, padding, algorithm)
-    return dx
+    own, dtype = dy.dtype, algorithm.dtype
+    add = None if add is None else converted(add, dtype)
+    dx: Tensor = OPS.dgrad_strided.default(
+        converted(dy, dtype), w.to(dtype), add, x_shape, stride, padding, algorithm
+    )
+    return converted(dx, own)
 
 
 _PACKED: DerivedCache[Tensor] = DerivedCache(2)
