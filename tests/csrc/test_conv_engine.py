@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import fusedres
 from fusedres._build import extension_missing
 from fusedres.cli.parity import FAST_FACTORS
 from tests._parity import assert_same_bits, assert_within_two_x
@@ -25,6 +26,7 @@ if extension_missing("_C") is not None:
 
 from fusedres.backends.cpu import engine
 from fusedres.backends.cpu.engine import Algorithm
+from fusedres.ops._planned import CONVOLUTIONS, Convolution
 
 OPS = torch.ops.fusedres_cpu
 NHWC = torch.channels_last
@@ -273,18 +275,20 @@ def test_reads_nothing_beyond_its_operands(case: Case, algorithm: Algorithm) -> 
         assert_same_bits(ours, expected, f"{case} among NaN, {count} threads")
 
 
-def test_nan_and_infinity_pass(algorithm: Algorithm) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_pass(algorithm: Algorithm, value: float) -> None:
     case = Case("values", 1, 8, 6, 6, 8, 3, 1, 1)
     x, w, scale, shift = operands(case, algorithm.dtype)
-    x[0, 3, 2, 2] = float("nan")
-    ours = run(case, algorithm, x, w, scale, shift, None, True)
-    reached = F.conv2d(x.float(), w.float(), padding=1).isnan()
-    assert bool(ours.isnan()[reached].all())
-    if algorithm == Algorithm.WINOGRAD4_F32:  # to all outputs of each 6 x 6 patch that the pixel lies in
+    x[0, 3, 2, 2] = value
+    ours = run(case, algorithm, x, w, scale, shift, None, False).isfinite()
+    reached = ~F.conv2d(x.float(), w.float(), padding=1).isfinite()
+    assert not ours[reached].any()
+    if algorithm.winograd:  # to all outputs of each 4 x 4 or 6 x 6 patch that the pixel lies in
         reached = torch.zeros_like(reached)
         reached[:, :, :4, :4] = True
-    if algorithm not in (Algorithm.WINOGRAD_F32, Algorithm.WINOGRAD2_F32_AMX):  # 4 x 4: a pixel further
-        assert bool(ours.isfinite()[~reached].all())
+    assert bool(ours[~reached].all())
+    if value != value:
+        assert run(case, algorithm, x, w, scale, shift, None, True)[:, :, 1:4, 1:4].isnan().all()
 
 
 def test_values_that_are_no_sum_of_parts(algorithm: Algorithm) -> None:
@@ -607,6 +611,34 @@ def test_refused_geometries() -> None:
             OPS.conv_pack(w, one, one, int(Algorithm.WINOGRAD_F32), dilation, groups)
 
 
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "message"),
+    [
+        ((), (1, 1), (1, 1), r"`stride` must be two numbers of 1 or more; got \(\)"),
+        ((1,), (1, 1), (1, 1), r"`stride` must be two numbers of 1 or more; got \(1\)"),
+        ((0, 1), (1, 1), (1, 1), r"`stride` must be two numbers of 1 or more; got \(0, 1\)"),
+        ((1, 1), (1, -1), (1, 1), r"`padding` must be two numbers of 0 or more; got \(1, -1\)"),
+        ((1, 1), (1, 1, 1), (1, 1), r"`padding` must be two numbers of 0 or more; got \(1, 1, 1\)"),
+        ((1, 1), (1, 1), (0, 0), r"`dilation` must be two numbers of 1 or more; got \(0, 0\)"),
+    ],
+)
+def test_numbers_that_no_convolution_has(
+    stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], message: str
+) -> None:
+    w, direct = torch.randn(8, 4, 3, 3), int(Algorithm.DIRECT_F32)
+    x, dy = (torch.randn(1, c, 6, 6).contiguous(memory_format=NHWC) for c in (4, 8))
+    with pytest.raises(RuntimeError, match="conv_pack: " + message):
+        OPS.conv_pack(w, stride, padding, direct, dilation)
+    if dilation != (1, 1):
+        return
+    with pytest.raises(RuntimeError, match="conv_once: " + message):
+        OPS.conv_once(x, w, None, stride, padding, direct)
+    with pytest.raises(RuntimeError, match="dgrad_strided: " + message):
+        OPS.dgrad_strided(dy, w, None, x.shape, stride, padding, direct)
+    with pytest.raises(RuntimeError, match="wgrad: " + message):
+        OPS.wgrad(x, dy, None, None, w.shape, stride, padding, direct, True)
+
+
 def test_choice() -> None:
     """Large filters and other dtypes stay with oneDNN; groups and dilation too in training."""
     one, two = (1, 1), (2, 2)
@@ -626,3 +658,47 @@ def test_choice() -> None:
     assert few == (Algorithm.DIRECT_F32 if isa == "avx512" else Algorithm.WINOGRAD_F32)
     assert many == Algorithm.WINOGRAD_F32
     assert engine.choose(*grouped) == engine.choose(*dilated) == Algorithm.DIRECT_F32
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "precision"),
+    [
+        ("winograd_f32", "float32", "default"),  # a 3x3 of stride 1 alone
+        ("direct_bf16_dot", "float32", "default"),  # would round what it is given
+        ("direct2_f32_amx", "float32", "default"),  # for `fast`
+    ],
+)
+def test_a_plan_of_what_cannot_be_is_not_followed(
+    name: str, dtype: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = (1, 64, 9, 9), (64, 64, 1, 1)
+    geometry = (1, 1), (0, 0), (1, 1)
+    key = Convolution("cpu", "infer", dtype, *shapes, *geometry, 1, torch.get_num_threads(), precision)
+    by_rule = engine.choose(shapes[0], getattr(torch, dtype), shapes[1], *geometry, 1)
+    monkeypatch.setitem(CONVOLUTIONS, key, name)
+    assert engine.choose(shapes[0], getattr(torch, dtype), shapes[1], *geometry, 1) == by_rule
+    monkeypatch.setitem(CONVOLUTIONS, key, "onednn")
+    assert engine.choose(shapes[0], getattr(torch, dtype), shapes[1], *geometry, 1) is None
+
+
+@pytest.mark.skipif(engine.tile_isa(torch.float32) == "portable", reason="the rules leave all to oneDNN")
+def test_one_convolution_of_onednns_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan's choice for one convolution of a bottleneck is not another one's; nothing is packed in vain."""
+    x, w1, w2, w3 = (
+        torch.randn(shape).contiguous(memory_format=NHWC)
+        for shape in ((1, 64, 8, 8), (32, 64, 1, 1), (32, 32, 3, 3), (64, 32, 1, 1))
+    )
+    vectors = [torch.rand(k) + 0.5 for k in (32, 32, 64)]
+    operands = [t for w, v in zip((w1, w2, w3), vectors, strict=True) for t in (w, v, v)]
+    with torch.no_grad(), fusedres.backend("cpu"):
+        expected = fusedres.ops.bottleneck_infer(x, *operands)
+        geometry = (1, 1), (0, 0), (1, 1), 1, torch.get_num_threads(), "default"
+        last = Convolution("cpu", "infer", "float32", (1, 32, 8, 8), (64, 32, 1, 1), *geometry)
+        monkeypatch.setitem(CONVOLUTIONS, last, "onednn")
+        fresh = [t.clone() for t in operands]
+        with torch.profiler.profile() as profile:
+            mixed = fusedres.ops.bottleneck_infer(x, *fresh)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["fusedres_cpu::conv_pack"] == counts["fusedres_cpu::conv_packed"] == 2
+    assert counts["mkldnn::_convolution_pointwise"] == 1
+    torch.testing.assert_close(mixed, expected)

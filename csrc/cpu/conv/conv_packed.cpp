@@ -30,14 +30,9 @@ int64_t conv_engine_isa(int64_t algorithm) {
 // The header of `w` packed for `algorithm`; throws where the algorithm does not take it.
 PackedHeader header_for(
     const char* op, const Tensor& w, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-    int64_t algorithm, const std::vector<int64_t>& dilation = {1, 1}, int64_t groups = 1) {
+    int64_t algorithm, const std::vector<int64_t>& dilation = kNoDilation, int64_t groups = 1) {
   const Algorithm chosen = checked_algorithm(op, algorithm, w);
-  if (groups < 1 || w.size(0) % groups != 0)
-    fail(
-        std::string(op) + ": `groups` must divide `w`'s " + std::to_string(w.size(0)) + " filters; got " +
-        std::to_string(groups));
-  const Filter filter{w.size(0),  w.size(1) * groups, w.size(2),   w.size(3),   stride[0], stride[1],
-                      padding[0], padding[1],         dilation[0], dilation[1], groups};
+  const Filter filter = checked_filter(op, shape_of(w), {stride, padding, dilation, groups});
   if (winograd_outputs(chosen) > 0 &&
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1 ||
        filter.dilation_h != 1 || filter.dilation_w != 1 || groups != 1))

@@ -1,9 +1,9 @@
 // The engine's op fusedres_cpu::wgrad. Its schema stands in fusedres/backends/cpu/engine.py.
 #include <cstring>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "cpu/conv/engine_op.h"
 #include "cpu/conv/memory.h"
 #include "cpu/conv/support.h"
 #include "cpu/conv/wgrad.h"
@@ -13,38 +13,28 @@
 namespace fusedres::conv {
 namespace {
 
-using cpu::OptionalTensor;
-using cpu::ScalarType;
-using torch::stable::Tensor;
-
-[[noreturn]] void fail(const std::string& message) { throw std::runtime_error("wgrad: " + message); }
-
-Map map_of(const Tensor& x, DataType type) {
-  return dense_map(x.data_ptr(), x.size(0), x.size(2), x.size(3), x.size(1), element_size(type));
-}
-
 void check(const Tensor& x, const Tensor& dy, const Filter& filter, Algorithm algorithm) {
   if (!can_run_wgrad(algorithm))
-    fail("this process cannot run algorithm " + std::to_string(static_cast<int32_t>(algorithm)));
+    fail("wgrad: this process cannot run algorithm " + std::to_string(static_cast<int32_t>(algorithm)));
   cpu::check_activation("wgrad", "x", x);
   cpu::check_activation("wgrad", "dy", dy);
   const ScalarType wanted =
       data_type(algorithm) == DataType::kFloat32 ? ScalarType::Float : ScalarType::BFloat16;
   if (x.scalar_type() != wanted || dy.scalar_type() != wanted)
-    fail("`x` and `dy` must have the dtype of the algorithm");
+    fail("wgrad: `x` and `dy` must have the dtype of the algorithm");
   if (algorithm == Algorithm::kWinogradF32 &&
       (filter.rows != 3 || filter.cols != 3 || filter.stride_h != 1 || filter.stride_w != 1))
-    fail("Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
+    fail("wgrad: Winograd's F(2x2, 3x3) needs a 3 x 3 filter of stride 1");
   if (x.size(1) != filter.in_channels)
     fail(
-        "`x` must have the weight's " + std::to_string(filter.in_channels) + " channels; got " +
+        "wgrad: `x` must have the weight's " + std::to_string(filter.in_channels) + " channels; got " +
         std::to_string(x.size(1)));
   if (dy.size(0) != x.size(0) || dy.size(1) != filter.out_channels ||
       dy.size(2) != filter.out_height(x.size(2)) || dy.size(3) != filter.out_width(x.size(3)))
     fail(
-        "`dy` must have the shape of the convolution's output; got (" + std::to_string(dy.size(0)) + ", " +
-        std::to_string(dy.size(1)) + ", " + std::to_string(dy.size(2)) + ", " + std::to_string(dy.size(3)) +
-        ")");
+        "wgrad: `dy` must have the shape of the convolution's output; got (" + std::to_string(dy.size(0)) +
+        ", " + std::to_string(dy.size(1)) + ", " + std::to_string(dy.size(2)) + ", " +
+        std::to_string(dy.size(3)) + ")");
 }
 
 template <class Task>
@@ -61,13 +51,11 @@ Tensor wgrad(
     const Tensor& x, const Tensor& dy, OptionalTensor in_scale, OptionalTensor in_shift,
     std::vector<int64_t> w_shape, std::vector<int64_t> stride, std::vector<int64_t> padding,
     int64_t algorithm, bool channels_last) {
-  if (w_shape.size() != 4) fail("`w_shape` must have 4 sizes (K, C, R, S)");
   const auto chosen = static_cast<Algorithm>(algorithm);
-  const Filter filter{w_shape[0], w_shape[1], w_shape[2], w_shape[3],
-                      stride[0],  stride[1],  padding[0], padding[1]};
+  const Filter filter = checked_filter("wgrad", w_shape, {stride, padding, kNoDilation, 1});
   check(x, dy, filter, chosen);
   if (in_scale.has_value() != in_shift.has_value())
-    fail("`in_scale` and `in_shift` go together; got only one");
+    fail("wgrad: `in_scale` and `in_shift` go together; got only one");
   const cpu::ChannelVector scale("wgrad", "in_scale", in_scale, filter.in_channels);
   const cpu::ChannelVector shift("wgrad", "in_shift", in_shift, filter.in_channels);
   const DataType type = data_type(chosen);
@@ -79,7 +67,7 @@ Tensor wgrad(
     return dw;
   }
   const Activation activation{scale.get(), shift.get()};
-  const Map in = map_of(x, type), gradient = map_of(dy, type);
+  const Map in = map_of(x), gradient = map_of(dy);
   if (type == DataType::kBFloat16) {
     const WeightGradient<BFloat16> out(cpu::mutable_data<BFloat16>(dw), filter, channels_last);
     run(WgradBf16(kWgradBf16Amx, filter, in, activation, gradient, out));

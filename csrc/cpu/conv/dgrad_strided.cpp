@@ -42,8 +42,10 @@ void check_sizes(
   if (x_shape.size() != 4 || x_shape[0] != dy.size(0) || x_shape[1] != w.size(1) || dy.size(1) != w.size(0))
     fail(std::string(op) + ": `x_shape`, `dy` and `w` must be (N, C, H, W), (N, K, P, Q) and (K, C, R, S)");
   for (int d = 0; d < 2; ++d) {
-    if (stride[d] < 1 || padding[d] < 0 || padding[d] >= std::max<int64_t>(w.size(2 + d), 1))
-      fail(std::string(op) + ": needs strides of 1 or more and less padding than the filter has taps");
+    if (padding[d] >= w.size(2 + d))
+      fail(
+          std::string(op) + ": `padding` must be less than the filter's " + std::to_string(w.size(2 + d)) +
+          " taps; got " + std::to_string(padding[d]));
     const int64_t room = x_shape[2 + d] + 2 * padding[d] - w.size(2 + d);
     if (room < 0 || room / stride[d] + 1 != dy.size(2 + d))
       fail(std::string(op) + ": `x_shape` must be the input's of a convolution with `dy`'s output");
@@ -93,6 +95,7 @@ Tensor dgrad_strided(
     fail("dgrad_strided: a filter may have at most " + std::to_string(kMostTaps) + " taps");
   cpu::check_activation(kOp, "dy", dy);
   if (dy.scalar_type() != w.scalar_type()) fail("dgrad_strided: `dy` must have the dtype of `w`");
+  checked_filter(kOp, shape_of(w), {stride, padding, kNoDilation, 1});
   check_sizes(kOp, dy, w, x_shape, stride, padding);
   Tensor dx = new_output(dy, x_shape[1], x_shape[2], x_shape[3]);
   if (add.has_value()) cpu::check_like(kOp, "add", *add, dx);

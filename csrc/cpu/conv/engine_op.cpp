@@ -6,6 +6,22 @@
 #include "cpu/conv/support.h"
 
 namespace fusedres::conv {
+namespace {
+
+std::string listed(const std::vector<int64_t>& values) {
+  std::string text = "(";
+  for (size_t i = 0; i < values.size(); ++i) text += (i ? ", " : "") + std::to_string(values[i]);
+  return text + ")";
+}
+
+void check_pair(const char* op, const char* name, const std::vector<int64_t>& values, int64_t least) {
+  if (values.size() != 2 || std::min(values[0], values[1]) < least)
+    fail(
+        std::string(op) + ": `" + name + "` must be two numbers of " + std::to_string(least) +
+        " or more; got " + listed(values));
+}
+
+}  // namespace
 
 void TorchTeam::fork(void (*enter)(void*, int64_t), void* context) {
   torch::stable::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
@@ -29,6 +45,25 @@ Algorithm checked_algorithm(const char* op, int64_t algorithm, const Tensor& w) 
   if (w.size(1) < 1) fail(std::string(op) + ": `w` must have input channels; got none");
   return chosen;
 }
+
+Filter checked_filter(const char* op, const std::vector<int64_t>& w_shape, const Geometry& geometry) {
+  const auto& [stride, padding, dilation, groups] = geometry;
+  check_pair(op, "stride", stride, 1);
+  check_pair(op, "padding", padding, 0);
+  check_pair(op, "dilation", dilation, 1);
+  if (w_shape.size() != 4 || w_shape[0] < 0 || w_shape[1] < 0 || w_shape[2] < 1 || w_shape[3] < 1)
+    fail(
+        std::string(op) + ": the weight must be (K, C / groups, R, S) with a tap at least; got " +
+        listed(w_shape));
+  if (groups < 1 || w_shape[0] % groups != 0)
+    fail(
+        std::string(op) + ": `groups` must divide `w`'s " + std::to_string(w_shape[0]) + " filters; got " +
+        std::to_string(groups));
+  return {w_shape[0], w_shape[1] * groups, w_shape[2],  w_shape[3],  stride[0], stride[1],
+          padding[0], padding[1],          dilation[0], dilation[1], groups};
+}
+
+std::vector<int64_t> shape_of(const Tensor& w) { return {w.size(0), w.size(1), w.size(2), w.size(3)}; }
 
 WeightStrides strides_of(const Tensor& w) { return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)}; }
 

@@ -32,8 +32,21 @@ bool is_runnable(int64_t algorithm);
 // Throws where it cannot, or where `w` is no weight, (K, C / groups, R, S), in the algorithm's dtype.
 Algorithm checked_algorithm(const char* op, int64_t algorithm, const Tensor& w);
 
+// How a convolution walks over its input, as its op was told; two numbers each.
+struct Geometry {
+  const std::vector<int64_t>& stride;
+  const std::vector<int64_t>& padding;
+  const std::vector<int64_t>& dilation;
+  int64_t groups;
+};
+inline const std::vector<int64_t> kNoDilation{1, 1};
+
+// The filter of weights of these sizes, (K, C / groups, R, S); throws where a number does not fit.
+Filter checked_filter(const char* op, const std::vector<int64_t>& w_shape, const Geometry& geometry);
+
 using WeightStrides = std::array<int64_t, 4>;  // in elements
 WeightStrides strides_of(const Tensor& w);
+std::vector<int64_t> shape_of(const Tensor& w);
 
 // Weights in the form of `header`, packed by all threads.
 void pack_into(const PackedHeader& header, const void* weights, const WeightStrides& strides, void* packed);

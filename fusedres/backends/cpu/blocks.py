@@ -169,7 +169,7 @@ def pack_block(
     x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry], downsample: bool
 ) -> Layouts | None:
     """A block's operands for one call; ``None`` where oneDNN serves a convolution, or they differ in type."""
-    layouts, dtypes = [], set()
+    algorithms = []
     shape: Ints = x.shape
     for i, (weight, geometry) in enumerate(zip(weights, geometries, strict=True)):
         if downsample and i + 1 == len(weights):
@@ -177,10 +177,12 @@ def pack_block(
         algorithm = choose(shape, x.dtype, weight.shape, *geometry)
         if algorithm is None:
             return None
-        layouts.append(packed(weight, geometry, algorithm))
-        dtypes.add(algorithm.dtype)
+        algorithms.append(algorithm)
         shape = conv_output_shape(shape, weight.shape, geometry)
-    return Layouts(layouts, dtypes.pop()) if len(dtypes) == 1 else None
+    dtypes = {algorithm.dtype for algorithm in algorithms}
+    if len(dtypes) > 1:
+        return None
+    return Layouts(list(map(packed, weights, geometries, algorithms)), dtypes.pop())
 
 
 def prepare_block(x: Tensor, chain: Sequence[Layer], downsample: Layer | None) -> Prepared | None:

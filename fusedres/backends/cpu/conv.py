@@ -96,13 +96,12 @@ def bottleneck_infer(
     if whole is not None:
         return whole
     one = ((1, 1), (0, 0), (1, 1), 1)
-    fused = can_fuse(x)
-    conv = fused_conv if fused else conv_affine_act
-    inner = conv(x, w1, s1, t1, None, True, *one)
-    inner = conv(inner, w2, s2, t2, None, True, *middle_geometry(stride, dilation, groups))
-    if wd is None:
-        return conv(inner, w3, s3, t3, x, True, *one)
-    skip = conv(x, wd, sd, td, None, False, stride, (0, 0), (1, 1), 1)
-    if fused:
-        return fused_conv(inner, w3, s3, t3, skip, True, *one, into_residual=True)
-    return conv(inner, w3, s3, t3, skip, True, *one)
+    inner = conv_affine_act(x, w1, s1, t1, None, True, *one)
+    inner = conv_affine_act(inner, w2, s2, t2, None, True, *middle_geometry(stride, dilation, groups))
+    skip = x
+    if wd is not None:
+        skip = conv_affine_act(x, wd, sd, td, None, False, stride, (0, 0), (1, 1), 1)
+        if can_fuse(x) and engine.choose(inner.shape, x.dtype, w3.shape, *one) is None:
+            return fused_conv(inner, w3, s3, t3, skip, True, *one, into_residual=True)
+    out: Tensor = conv_affine_act(inner, w3, s3, t3, skip, True, *one)
+    return out

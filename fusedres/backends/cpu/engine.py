@@ -140,7 +140,21 @@ def choose(
     convolution = Convolution(
         "cpu", use, dtype_name(dtype), *shapes, *geometry, groups, threads, PRECISION.get()
     )
-    return named(planned_algorithm(convolution, by_rule(convolution)[0]))
+    default = by_rule(convolution)[0]
+    name = planned_algorithm(convolution, default)
+    return named(name if name == default or _may_run(name, convolution) else default)
+
+
+def _may_run(name: str, convolution: Convolution) -> bool:
+    """Whether a plan may name this for the convolution: a file may hold what no tuning wrote."""
+    if (algorithm := named(name)) is None:
+        return True
+    own: torch.dtype = getattr(torch, convolution.dtype)
+    return (
+        algorithm.dtype in {own, arithmetic(own)}
+        and (algorithm not in FAST or convolution.precision == "fast")
+        and takes(algorithm, convolution.w, convolution.stride, convolution.dilation, convolution.groups)
+    )
 
 
 def dtype_name(dtype: torch.dtype) -> str:
