@@ -38,7 +38,7 @@ class Setting:
         return self.check(value, self.env) if value else self.choices[0]
 
     def check(self, value: str, source: str | None = None) -> str:
-        """``value`` if it is one of the choices; else a ValueError that lists them."""
+        """``value`` if it is one of the choices; else a ValueError that names ``source`` and lists them."""
         if value not in self.choices:
             choices = ", ".join(repr(c) for c in self.choices)
             raise ValueError(f"{source or 'fusedres.' + self.name}: must be one of {choices}; got {value!r}")

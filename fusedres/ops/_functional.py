@@ -70,6 +70,12 @@ def autocast_to(x: Tensor) -> torch.dtype | None:
     return None
 
 
+def check_wishes(op: str, composition: str | None) -> None:
+    """What a caller asks of a block beside its numbers."""
+    if composition is not None:
+        COMPOSITION.check(composition, f"{op}: `composition`")
+
+
 def choose_composition(backend: str, attribute: str | None, plan: Choice | None) -> str:
     """What context, attribute, process or environment say; where that is ``auto``, plan, then rules."""
     chosen = COMPOSITION.get(attribute)
@@ -167,6 +173,7 @@ def run_block(
     plan: Choice | None = None,
 ) -> Tensor:
     """Check, choose and run one block; update its running statistics in training."""
+    check_wishes(op.name, composition)
     _checks.activation(op.name, "x", x)
     dtype = autocast_to(x)
     if dtype is not None:

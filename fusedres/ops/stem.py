@@ -18,6 +18,7 @@ from fusedres.ops._functional import (
     ConvBN,
     autocast_to,
     check_layer,
+    check_wishes,
     choose_composition,
     plain_conv_bn,
     update_running,
@@ -222,6 +223,7 @@ def stem(
     Raises:
         ValueError, TypeError: an argument that does not fit, named with the rule and what was given.
     """
+    check_wishes("stem", composition)
     _checks.activation("stem", "x", x)
     dtype = autocast_to(x)
     if dtype is not None:

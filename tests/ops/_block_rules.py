@@ -18,6 +18,16 @@ from tests.ops._block_numbers import BlockNumbers
 from tests.ops._rules import Bad
 from tests.ops._samples import Block, Sample, gradient_for, step
 
+UNKNOWN_COMPOSITIONS = tuple(
+    Bad(
+        f"composition_{value!r}",
+        lambda i, value=value: {"composition": value},
+        ValueError,
+        rf"(block|neck|stem): `composition`: must be one of 'auto', 'plain', .*; got {value!r}$",
+    )
+    for value in ("zzz", "", 3)
+)
+
 
 class BlockRules(BlockNumbers):
     """Subclassed once a block function: its numbers, how it sits in PyTorch, what it keeps and skips."""

@@ -5,7 +5,7 @@ import torch
 
 import fusedres
 from tests import baselines
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import UNKNOWN_COMPOSITIONS, BlockRules
 from tests.ops._rules import Bad
 from tests.ops._samples import Sample, random_conv_bn
 from tests.ops.shapes import BASIC_BLOCK_SHAPES, BlockShape
@@ -15,6 +15,7 @@ class TestBasicBlock(BlockRules):
     op = "basic_block"
     shapes = BASIC_BLOCK_SHAPES
     bad = (
+        *UNKNOWN_COMPOSITIONS,
         Bad(
             "rank",
             lambda i: {"x": i["x"][0]},

@@ -8,7 +8,7 @@ from tests import baselines
 from tests._parity import assert_same_bits
 from tests._probe import KernelCalls
 from tests.ops._block_case import COMPOSITION
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import UNKNOWN_COMPOSITIONS, BlockRules
 from tests.ops._rules import Bad
 from tests.ops._samples import Sample, random_conv_bn, step
 from tests.ops.shapes import BOTTLENECK_SHAPES, BlockShape
@@ -19,6 +19,7 @@ class TestBottleneck(BlockRules):
     shapes = BOTTLENECK_SHAPES
     memories = ("save", "recompute")
     bad = (
+        *UNKNOWN_COMPOSITIONS,
         Bad(
             "rank",
             lambda i: {"x": i["x"][0]},

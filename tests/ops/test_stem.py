@@ -6,7 +6,7 @@ import torch
 import fusedres
 from fusedres.ops.affine_act_maxpool import pooled_shape
 from tests import baselines
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import UNKNOWN_COMPOSITIONS, BlockRules
 from tests.ops._rules import Bad
 from tests.ops._samples import Sample, random_conv_bn
 from tests.ops.shapes import STEM_SHAPES, ConvShape
@@ -17,6 +17,7 @@ class TestStem(BlockRules):
     shapes = STEM_SHAPES
     gamma_from_wgrad = False
     bad = (
+        *UNKNOWN_COMPOSITIONS,
         Bad(
             "rank", lambda i: {"x": i["x"][0]}, ValueError, r"stem: `x` must have 4 dimensions.*\(3, 19, 17\)"
         ),
