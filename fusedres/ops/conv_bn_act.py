@@ -10,7 +10,7 @@ from fusedres.ops import _checks
 from fusedres.ops._block_op import BlockOp
 from fusedres.ops._functional import ConvBN, run_block
 
-_OP = BlockOp("conv_bn_act", 1, downsample=False, residual=True)
+_OP = BlockOp("conv_bn_act", [None], downsample=False, residual=True)
 
 
 def conv_bn_act(
