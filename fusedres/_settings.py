@@ -36,7 +36,7 @@ class Setting:
         self._refused = self._environment not in choices
 
     def check(self, value: str, source: str | None = None) -> str:
-        """``value`` if it is one of the choices; else a ValueError that lists them."""
+        """``value`` if it is one of the choices; else a ValueError that names ``source`` and lists them."""
         if value not in self.choices:
             choices = ", ".join(repr(c) for c in self.choices)
             raise ValueError(f"{source or 'fusedres.' + self.name}: must be one of {choices}; got {value!r}")
@@ -107,7 +107,11 @@ def backend(name: str) -> AbstractContextManager[None]:
 
 
 def set_backend(name: str | None) -> None:
-    """Choose the back-end for the whole process; ``None`` undoes it. See :func:`backend`."""
+    """Choose the back-end for the whole process; ``None`` undoes it. See :func:`backend`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     BACKEND.set(name)
 
 
@@ -117,13 +121,20 @@ def composition(name: str) -> AbstractContextManager[None]:
     ``"plain"`` is torchvision's own forward; ``"pointwise"`` takes the library's convolution and fuses
     everything else; ``"stats"`` takes statistics in the convolution's epilogue; ``"mainloop"`` also
     applies affine + ReLU inside the next convolution; ``"auto"`` leaves it to the plan.
+
+    Raises:
+        ValueError: an unknown name.
     """
     COMPOSITION.check(name)
     return COMPOSITION.using(name)
 
 
 def memory(name: str) -> AbstractContextManager[None]:
-    """What a training forward keeps: ``"save"``, or ``"recompute"`` a bottleneck's last 1×1 in backward."""
+    """What a training forward keeps: ``"save"``, or ``"recompute"`` a bottleneck's last 1×1 in backward.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     MEMORY.check(name)
     return MEMORY.using(name)
 
@@ -143,5 +154,9 @@ def precision(name: str) -> AbstractContextManager[None]:
 
 
 def set_precision(name: str | None) -> None:
-    """Choose the precision for the whole process; ``None`` undoes it. See :func:`precision`."""
+    """Choose the precision for the whole process; ``None`` undoes it. See :func:`precision`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     PRECISION.set(name)

@@ -62,11 +62,17 @@ def refuse_double_backward(op: str) -> Any:
 
 
 class BlockOp:
-    """One op for a chain of ``length`` layers, with a downsample or a residual tensor as its skip."""
+    """One op for a chain of layers, with a downsample or a residual tensor as its skip.
 
-    def __init__(self, name: str, length: int, *, downsample: bool, residual: bool) -> None:
+    ``filters`` has one entry a layer: (R, S) where that is fixed, else ``None``.
+    """
+
+    def __init__(
+        self, name: str, filters: Sequence[tuple[int, int] | None], *, downsample: bool, residual: bool
+    ) -> None:
         self.name = name
-        self.length = length
+        self.filters = filters
+        self.length = length = len(filters)
         self.downsample = downsample
         self.residual = residual
         layers = [str(i + 1) for i in range(length)] + (["d"] if downsample else [])

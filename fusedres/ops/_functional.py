@@ -38,6 +38,24 @@ class ConvBN(NamedTuple):
     eps: float = 1e-5
 
 
+def check_wishes(op: str, training: bool, composition: str | None, plan: Choice | None) -> None:
+    """What a caller asks of a block beside its numbers."""
+    if not isinstance(training, bool):
+        raise TypeError(f"{op}: `training` must be True or False; got {training!r}")
+    if composition is not None:
+        COMPOSITION.check(composition, f"{op}: `composition`")
+    if plan is not None and not isinstance(plan, Choice):
+        raise TypeError(f"{op}: `plan` must be a Choice; got {type(plan).__name__}")
+
+
+def check_parts(op: str, name: str, layer: ConvBN) -> None:
+    """What is read of a layer before its tensors are checked: by autocast, by a prepared block's key."""
+    if not isinstance(layer, ConvBN):
+        raise TypeError(f"{op}: `{name[:-1]}` must be a ConvBN; got {type(layer).__name__}")
+    _checks.tensor(op, name + "weight", layer.weight)
+    _checks.number(op, name + "eps", layer.eps)
+
+
 def check_layer(op: str, name: str, layer: ConvBN, x: Tensor, training: bool) -> None:
     """The BatchNorm side of a layer; convolutions are checked along the chain."""
     channels = layer.weight.shape[0]
@@ -48,10 +66,13 @@ def check_layer(op: str, name: str, layer: ConvBN, x: Tensor, training: bool) ->
         "running_var": layer.running_var,
     }
     for vector_name, vector in vectors.items():
-        _checks.channel_vector(op, name + vector_name, vector, channels, x)
+        _checks.norm_vector(op, name + vector_name, vector, channels, x)
     _checks.both_or_neither(
         op, **{name + "running_mean": layer.running_mean, name + "running_var": layer.running_var}
     )
+    _checks.batch_count(op, name + "num_batches_tracked", layer.num_batches_tracked)
+    if layer.momentum is not None:
+        _checks.number(op, name + "momentum", layer.momentum)
     if (
         training
         and layer.momentum is None
@@ -93,6 +114,11 @@ def verify_batch(shape: Sequence[int]) -> None:
         )
 
 
+def chain_names(count: int) -> list[str]:
+    """What messages put before the parts of a chain's layers; of a lone layer, nothing."""
+    return [f"conv{i + 1}." for i in range(count)] if count > 1 else [""]
+
+
 def check_block(
     op: BlockOp,
     x: Tensor,
@@ -104,19 +130,26 @@ def check_block(
     training: bool,
 ) -> tuple[list[tuple[str, ConvBN, Geometry]], list[Sequence[int]]]:
     """Raise where a layer does not fit; else (name, layer, geometry) of each, and the chain's shapes."""
-    names = [f"conv{i + 1}." if len(layers) > 1 else "" for i in range(len(layers))]
-    every = [*zip(names, layers, geometries, strict=True)]
+    every = [*zip(chain_names(len(layers)), layers, geometries, strict=True)]
     shapes: list[Sequence[int]] = [x.shape]
-    for name, layer, g in every:
+    for (name, layer, g), size in zip(every, op.filters, strict=True):
         _checks.same_dtype_device(op.name, x, **{name + "weight": layer.weight})
-        _checks.conv_shapes(op.name, "x", shapes[-1], layer.weight, *g, weight_name=name + "weight")
+        _checks.conv_shapes(
+            op.name, "x", shapes[-1], layer.weight, *g, weight_name=name + "weight", size=size
+        )
         check_layer(op.name, name, layer, x, training)
         shapes.append(conv_output_shape(shapes[-1], layer.weight.shape, g))
     if downsample is not None and skip_geometry is not None:
         every.append(("downsample.", downsample, skip_geometry))
         _checks.same_dtype_device(op.name, x, **{"downsample.weight": downsample.weight})
         _checks.conv_shapes(
-            op.name, "x", x.shape, downsample.weight, *skip_geometry, weight_name="downsample.weight"
+            op.name,
+            "x",
+            x.shape,
+            downsample.weight,
+            *skip_geometry,
+            weight_name="downsample.weight",
+            size=(1, 1),
         )
         check_layer(op.name, "downsample.", downsample, x, training)
         _checks.equal_shapes(
@@ -177,7 +210,14 @@ def run_block(
     plan: Choice | None = None,
 ) -> Tensor:
     """Check, choose and run one block; update its running statistics in training."""
+    check_wishes(op.name, training, composition, plan)
     _checks.activation(op.name, "x", x)
+    for name, layer in zip(chain_names(len(layers)), layers, strict=True):
+        check_parts(op.name, name, layer)
+    if downsample is not None:
+        check_parts(op.name, "downsample.", downsample)
+    if residual is not None:
+        _checks.tensor(op.name, "residual", residual)
     dtype = autocast_to(x)
     if dtype is not None:
         x = x.to(dtype)

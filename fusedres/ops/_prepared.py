@@ -127,4 +127,8 @@ def _prepared(
     # Threads: a plan may choose another algorithm for another number of them.
     switches = backend, PRECISION.get(), torch.get_num_threads()
     variant = (*switches, x.shape, x.dtype, kind, constants)
-    return eagerly(_BLOCKS.get, first, (*others, *counters), variant, make)
+    try:
+        return eagerly(_BLOCKS.get, first, (*others, *counters), variant, make)
+    except AttributeError:  # what is no tensor has no version
+        check()
+        raise

@@ -12,7 +12,7 @@ from fusedres.ops._functional import ConvBN, run_block
 from fusedres.ops._planned import Choice
 from fusedres.ops._shapes import Geometry
 
-_OP = BlockOp("basic_block", 2, downsample=True, residual=False)
+_OP = BlockOp("basic_block", [(3, 3), (3, 3)], downsample=True, residual=False)
 
 
 def basic_block(

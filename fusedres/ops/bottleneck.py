@@ -13,7 +13,7 @@ from fusedres.ops._planned import Choice
 from fusedres.ops._shapes import Geometry
 from fusedres.ops.bottleneck_infer import middle_geometry
 
-_OP = BlockOp("bottleneck", 3, downsample=True, residual=False)
+_OP = BlockOp("bottleneck", [(1, 1), (3, 3), (1, 1)], downsample=True, residual=False)
 
 
 def bottleneck(

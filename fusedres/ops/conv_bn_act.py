@@ -10,7 +10,7 @@ from fusedres.ops import _checks
 from fusedres.ops._block_op import BlockOp
 from fusedres.ops._functional import ConvBN, run_block
 
-_OP = BlockOp("conv_bn_act", 1, downsample=False, residual=True)
+_OP = BlockOp("conv_bn_act", [None], downsample=False, residual=True)
 
 
 def conv_bn_act(
@@ -45,6 +45,12 @@ def conv_bn_act(
         bn_weight, bn_bias, running_mean, running_var: (K,), fp32 or ``x``'s dtype.
         residual: (N, K, P, Q), in ``x``'s dtype, added before the activation.
         num_batches_tracked: int64 scalar tensor; needed for ``momentum=None`` (cumulative average).
+        stride, padding, dilation: an int or a pair (vertical, horizontal), as ``conv2d`` takes them;
+            padding is zeros on both sides.
+        groups: divides C and K.
+        training: batch statistics, and running ones updated; else frozen.
+        momentum: the batch's share in an update of the running statistics.
+        eps: added to the variance.
         act: ``"relu"`` or ``"none"``.
 
     Returns:

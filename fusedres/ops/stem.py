@@ -18,6 +18,8 @@ from fusedres.ops._functional import (
     ConvBN,
     autocast_to,
     check_layer,
+    check_parts,
+    check_wishes,
     choose_composition,
     plain_conv_bn,
     transformed,
@@ -223,7 +225,9 @@ def stem(
     Raises:
         ValueError, TypeError: an argument that does not fit, named with the rule and what was given.
     """
+    check_wishes("stem", training, composition, plan)
     _checks.activation("stem", "x", x)
+    check_parts("stem", "conv.", conv)
     dtype = autocast_to(x)
     if dtype is not None:
         x, conv = x.to(dtype), conv._replace(weight=conv.weight.to(dtype))

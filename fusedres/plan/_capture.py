@@ -13,14 +13,15 @@ from fusedres._settings import COMPOSITION
 from fusedres.plan._record import Recorder, record
 
 
-def inputs_of(example_inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
+def inputs_of(name: str, example_inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
     """A model's positional arguments from what a user gives for them."""
     if isinstance(example_inputs, Tensor):
         return (example_inputs,)
     if not isinstance(example_inputs, (list, tuple)) or not example_inputs:
+        kind = type(example_inputs).__name__
         raise TypeError(
-            "`example_inputs` must be a tensor, or a list or tuple of the model's positional arguments; "
-            f"got {type(example_inputs).__name__}"
+            f"{name}: `example_inputs` must be a tensor, or a list or tuple of the model's positional "
+            f"arguments; got {f'an empty {kind}' if isinstance(example_inputs, (list, tuple)) else kind}"
         )
     return tuple(example_inputs)
 

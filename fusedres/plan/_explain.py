@@ -64,7 +64,7 @@ def explain(
     Raises:
         TypeError, ValueError: as there.
     """
-    inputs = inputs_of(example_inputs)
+    inputs = inputs_of("plan.explain", example_inputs)
     check_model("plan.explain", model)
     module_names = {id(module): name for name, module in model.named_modules()}
     with mode_of("plan.explain", model, train):

@@ -25,9 +25,12 @@ def load(path: str | os.PathLike[str] | None = None, *, device: torch.device | s
 
     Raises:
         OSError: ``path`` cannot be read.
-        ValueError: ``path`` holds no plan, or one for another device, torch or fusedres.
+        ValueError: ``path`` holds no plan, or one for another device, torch or fusedres; or ``device`` names
+            none.
+        TypeError: ``path`` is no path, or ``device`` no device.
     """
-    like = empty(device_of(device))
+    like = empty(device_of("plan.load", device))
+    check_path("plan.load", path)
     if path is None:
         cached = _store.path_of(like)
         plan = like if cached is None else _store.read_or_report(cached, like)
@@ -48,10 +51,13 @@ def save(path: str | os.PathLike[str] | None = None, *, device: torch.device | s
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: no ``path``, and ``FUSEDRES_PLANS=0``; or ``path`` holds no plan, or one for another
-            device, torch or fusedres, and stays as it is. In the cache folder it is replaced, with a warning.
+        ValueError: no ``path``, and ``FUSEDRES_PLANS=0``; ``path`` holds no plan, or one for another device,
+            torch or fusedres, and stays as it is (in the cache folder it is replaced, with a warning); or
+            ``device`` names none.
+        TypeError: as in :func:`load`.
     """
-    plan = in_force(device_of(device))
+    plan = in_force(device_of("plan.save", device))
+    check_path("plan.save", path)
     if path is not None:
         own = Path(path)
         _store.write(own, plan, partial(_read_own, "plan.save"))
@@ -63,9 +69,22 @@ def save(path: str | os.PathLike[str] | None = None, *, device: torch.device | s
     return cached
 
 
-def device_of(device: torch.device | str | None) -> torch.device:
+def check_path(name: str, path: object) -> None:
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name}: `path` must be a path; got {path!r}")
+
+
+def device_of(name: str, device: torch.device | str | None) -> torch.device:
     """A device as a user names one; of GPUs without a number the current one."""
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, (torch.device, str)):
+        raise TypeError(f"{name}: `device` must be a torch.device or a string; got {device!r}")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name}: `device` must be a torch device; got {device!r} ({reason})") from None
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return chosen

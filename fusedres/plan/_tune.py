@@ -50,7 +50,7 @@ def tune(
     Raises:
         TypeError, ValueError: an argument that does not fit, named with the rule and what was given.
     """
-    inputs = inputs_of(example_inputs)
+    inputs = inputs_of("tune", example_inputs)
     check_model("tune", model)
     _check_budget(budget_s)
     deadline = math.inf if budget_s is None else time.monotonic() + budget_s

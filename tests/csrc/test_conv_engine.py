@@ -671,6 +671,8 @@ def test_choice() -> None:
 def test_a_plan_of_what_cannot_be_is_not_followed(
     name: str, dtype: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not engine.runs(Algorithm[name.upper()]):
+        pytest.skip(f"this CPU does not run {name}, which then is oneDNN's anyway")
     shapes = (1, 64, 9, 9), (64, 64, 1, 1)
     geometry = (1, 1), (0, 0), (1, 1)
     key = Convolution("cpu", "infer", dtype, *shapes, *geometry, 1, torch.get_num_threads(), precision)
@@ -701,4 +703,4 @@ def test_one_convolution_of_onednns_leaves_the_others(monkeypatch: pytest.Monkey
     counts = {event.key: event.count for event in profile.key_averages()}
     assert counts["fusedres_cpu::conv_pack"] == counts["fusedres_cpu::conv_packed"] == 2
     assert counts["mkldnn::_convolution_pointwise"] == 1
-    torch.testing.assert_close(mixed, expected)
+    torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-3)

@@ -19,6 +19,70 @@ from tests.ops._rules import Bad
 from tests.ops._samples import Block, Sample, gradient_for, step
 
 
+def bad_wishes(op: str) -> tuple[Bad, ...]:
+    """``composition`` and ``plan`` of a block that takes them."""
+    return (
+        *(
+            Bad(
+                f"composition_{value!r}",
+                lambda i, value=value: {"composition": value},
+                ValueError,
+                rf"{op}: `composition`: must be one of 'auto', 'plain', .*; got {value!r}$",
+            )
+            for value in ("zzz", "", 3)
+        ),
+        Bad("plan", lambda i: {"plan": "zzz"}, TypeError, f"{op}: `plan` must be a Choice; got str"),
+    )
+
+
+def bad_conv_bn(op: str, argument: str) -> tuple[Bad, ...]:
+    """An argument that is no ConvBN."""
+    return tuple(
+        Bad(
+            f"{argument}_{kind}",
+            lambda i, value=value: {argument: value},
+            TypeError,
+            rf"{op}: `{argument}` must be a ConvBN; got {kind}",
+        )
+        for value, kind in ((torch.ones(3), "Tensor"), (3, "int"), ((), "tuple"))
+    )
+
+
+def bad_layer(op: str, argument: str, prefix: str) -> tuple[Bad, ...]:
+    """Every part of a ConvBN, wrong by its type or dtype; messages put ``prefix`` before the part's name."""
+    tensor, number, count = "must be a tensor; got", "must be a number; got", "must be an int64 scalar tensor"
+    dtype = r"must be torch.float32 or have the dtype of `x`, torch.\w+; got"
+    wrong: tuple[tuple[str, Any, str], ...] = (
+        ("weight", lambda layer: None, f"{tensor} NoneType"),
+        ("weight", lambda layer: 3, f"{tensor} int"),
+        ("bn_weight", lambda layer: [1.0], f"{tensor} list"),
+        ("bn_bias", lambda layer: layer.bn_bias.half(), f"{dtype} torch.float16"),
+        ("running_mean", lambda layer: "a", f"{tensor} str"),
+        ("running_var", lambda layer: layer.running_var.double(), f"{dtype} torch.float64"),
+        ("num_batches_tracked", lambda layer: 3, f"{tensor} int"),
+        (
+            "num_batches_tracked",
+            lambda layer: torch.tensor(0.0),
+            rf"{count}; got torch.float32 of shape \(\)",
+        ),
+        ("num_batches_tracked", lambda layer: torch.ones(2).long(), rf"{count}; .*int64 of shape \(2,\)"),
+        ("momentum", lambda layer: "a", f"{number} 'a'"),
+        ("eps", lambda layer: None, f"{number} None"),
+        ("eps", lambda layer: [1e-5], rf"{number} \[1e-05\]"),
+    )
+    return tuple(
+        Bad(
+            f"{part}_{i}",
+            lambda given, part=part, value=value: {
+                argument: given[argument]._replace(**{part: value(given[argument])})
+            },
+            TypeError,
+            f"{op}: `{prefix}{part}` {rule}",
+        )
+        for i, (part, value, rule) in enumerate(wrong)
+    )
+
+
 class BlockRules(BlockNumbers):
     """Subclassed once a block function: its numbers, how it sits in PyTorch, what it keeps and skips."""
 
@@ -206,9 +270,20 @@ class BlockRules(BlockNumbers):
     @TRAINING
     def test_bad_input(self, bad_input: Bad, training: bool) -> None:
         sample = self.sample(self.shape())
+        self.refuses(bad_input, sample, self.good(sample, training))
+
+    @pytest.mark.parametrize("how", ["inference", "autocast"])
+    def test_bad_input_where_it_is_read_early(self, bad_input: Bad, how: str) -> None:
+        """By what prepares a block, and by what casts it."""
+        sample = self.sample(self.shape())
+        with torch.no_grad() if how == "inference" else torch.autocast("cpu", torch.bfloat16):
+            self.refuses(bad_input, sample, self.good(sample, False))
+
+    def good(self, sample: Sample, training: bool) -> dict[str, Any]:
         good = {"x": sample.x, **sample.layers, **sample.options, "training": training}
-        if sample.residual is not None:
-            good["residual"] = sample.residual
+        return good if sample.residual is None else {**good, "residual": sample.residual}
+
+    def refuses(self, bad_input: Bad, sample: Sample, good: dict[str, Any]) -> None:
         before = {name: t.detach().clone() for name, t in sample.buffers().items()}
         with pytest.raises(bad_input.error, match=bad_input.match):
             self.ours(**{**good, **bad_input.change(good)})

@@ -5,7 +5,7 @@ import torch
 
 import fusedres
 from tests import baselines
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import BlockRules, bad_conv_bn, bad_layer, bad_wishes
 from tests.ops._rules import Bad
 from tests.ops._samples import Sample, random_conv_bn
 from tests.ops.shapes import BASIC_BLOCK_SHAPES, BlockShape
@@ -15,6 +15,36 @@ class TestBasicBlock(BlockRules):
     op = "basic_block"
     shapes = BASIC_BLOCK_SHAPES
     bad = (
+        *bad_wishes("basic_block"),
+        *bad_conv_bn("basic_block", "conv1"),
+        *bad_layer("basic_block", "conv1", "conv1."),
+        Bad(
+            "training",
+            lambda i: {"training": "no"},
+            TypeError,
+            "basic_block: `training` must be True or False; got 'no'",
+        ),
+        *bad_conv_bn("basic_block", "downsample"),
+        Bad(
+            "conv1_filters",
+            lambda i: {"conv1": i["conv1"]._replace(weight=i["conv1"].weight[..., :1, :1])},
+            ValueError,
+            r"`conv1.weight` must have filters of size \(3, 3\); got shape \(10, 6, 1, 1\)",
+        ),
+        Bad(
+            "conv2_filters",
+            lambda i: {"conv2": i["conv2"]._replace(weight=i["conv2"].weight[..., :1])},
+            ValueError,
+            r"`conv2.weight` must have filters of size \(3, 3\); got shape \(10, 10, 3, 1\)",
+        ),
+        Bad(
+            "downsample_filters",
+            lambda i: {
+                "downsample": i["downsample"]._replace(weight=i["downsample"].weight.repeat(1, 1, 3, 3))
+            },
+            ValueError,
+            r"`downsample.weight` must have filters of size \(1, 1\); got shape \(10, 6, 3, 3\)",
+        ),
         Bad(
             "rank",
             lambda i: {"x": i["x"][0]},

@@ -8,7 +8,7 @@ from tests import baselines
 from tests._parity import assert_same_bits
 from tests._probe import KernelCalls
 from tests.ops._block_case import COMPOSITION
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import BlockRules, bad_conv_bn, bad_layer, bad_wishes
 from tests.ops._rules import Bad
 from tests.ops._samples import Sample, random_conv_bn, step
 from tests.ops.shapes import BOTTLENECK_SHAPES, BlockShape
@@ -19,6 +19,39 @@ class TestBottleneck(BlockRules):
     shapes = BOTTLENECK_SHAPES
     memories = ("save", "recompute")
     bad = (
+        *bad_wishes("bottleneck"),
+        *bad_conv_bn("bottleneck", "conv2"),
+        *bad_layer("bottleneck", "conv2", "conv2."),
+        Bad(
+            "training",
+            lambda i: {"training": "no"},
+            TypeError,
+            "bottleneck: `training` must be True or False; got 'no'",
+        ),
+        Bad(
+            "groups_type",
+            lambda i: {"groups": "2"},
+            TypeError,
+            "bottleneck: `groups` must be an int; got '2'",
+        ),
+        Bad(
+            "conv1_filters",
+            lambda i: {"conv1": i["conv1"]._replace(weight=i["conv1"].weight.repeat(1, 1, 3, 3))},
+            ValueError,
+            r"`conv1.weight` must have filters of size \(1, 1\); got shape \(6, 10, 3, 3\)",
+        ),
+        Bad(
+            "conv2_filters",
+            lambda i: {"conv2": i["conv2"]._replace(weight=i["conv2"].weight[..., :1, :1])},
+            ValueError,
+            r"`conv2.weight` must have filters of size \(3, 3\); got shape \(6, 6, 1, 1\)",
+        ),
+        Bad(
+            "conv3_filters",
+            lambda i: {"conv3": i["conv3"]._replace(weight=i["conv3"].weight.repeat(1, 1, 2, 1))},
+            ValueError,
+            r"`conv3.weight` must have filters of size \(1, 1\); got shape \(14, 6, 2, 1\)",
+        ),
         Bad(
             "rank",
             lambda i: {"x": i["x"][0]},

@@ -10,7 +10,7 @@ import fusedres
 from fusedres import ConvBN
 from tests import baselines
 from tests._probe import saved_for_backward
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import BlockRules, bad_layer
 from tests.ops._rules import Bad, Inputs
 from tests.ops._samples import Block, Sample, random_conv_bn, step
 from tests.ops.shapes import CONV_SHAPES, ConvShape
@@ -34,6 +34,31 @@ class TestConvBnAct(BlockRules):
     )
 
     bad = (
+        *bad_layer("conv_bn_act", "conv", ""),
+        Bad(
+            "training",
+            lambda i: {"training": "no"},
+            TypeError,
+            "conv_bn_act: `training` must be True or False; got 'no'",
+        ),
+        Bad(
+            "residual_type",
+            lambda i: {"residual": [1.0]},
+            TypeError,
+            "conv_bn_act: `residual` must be a tensor; got list",
+        ),
+        Bad(
+            "groups_str",
+            lambda i: {"groups": "2"},
+            TypeError,
+            "conv_bn_act: `groups` must be an int; got '2'",
+        ),
+        Bad(
+            "groups_float",
+            lambda i: {"groups": 1.0},
+            TypeError,
+            "conv_bn_act: `groups` must be an int; got 1.0",
+        ),
         Bad(
             "rank",
             lambda i: {"x": i["x"][0]},

@@ -6,7 +6,7 @@ import torch
 import fusedres
 from fusedres.ops.affine_act_maxpool import pooled_shape
 from tests import baselines
-from tests.ops._block_rules import BlockRules
+from tests.ops._block_rules import BlockRules, bad_conv_bn, bad_layer, bad_wishes
 from tests.ops._rules import Bad
 from tests.ops._samples import Sample, random_conv_bn
 from tests.ops.shapes import STEM_SHAPES, ConvShape
@@ -17,6 +17,21 @@ class TestStem(BlockRules):
     shapes = STEM_SHAPES
     gamma_from_wgrad = False
     bad = (
+        *bad_wishes("stem"),
+        *bad_conv_bn("stem", "conv"),
+        *bad_layer("stem", "conv", "conv."),
+        Bad(
+            "training",
+            lambda i: {"training": "no"},
+            TypeError,
+            "stem: `training` must be True or False; got 'no'",
+        ),
+        Bad(
+            "float_stride",
+            lambda i: {"stride": (2.0, 2)},
+            ValueError,
+            r"`stride` must be an int or .* \(2.0, 2\)",
+        ),
         Bad(
             "rank", lambda i: {"x": i["x"][0]}, ValueError, r"stem: `x` must have 4 dimensions.*\(3, 19, 17\)"
         ),

@@ -74,5 +74,7 @@ def test_it_leaves_the_model_as_it_was(model: FusedResNet, x: Tensor) -> None:
 def test_errors_name_the_function(model: FusedResNet, x: Tensor) -> None:
     with pytest.raises(TypeError, match=r"plan.explain: `model` must be a torch.nn.Module; got int"):
         plan.explain(3, x)
+    with pytest.raises(TypeError, match=r"plan.explain: `example_inputs` must be .*; got an empty list"):
+        plan.explain(model, [])
     with fusedres.composition("plain"), pytest.raises(ValueError, match=r"plan.explain: .*'plain' is chosen"):
         plan.explain(model, x)

@@ -184,6 +184,23 @@ def test_a_missing_file_of_ones_own_is_an_error(tmp_path: Path) -> None:
         plan.load(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"device": "zzz"}, ValueError, r"`device` must be a torch device; got 'zzz'"),
+        ({"device": ""}, ValueError, r"`device` must be a torch device; got ''"),
+        ({"device": 3.5}, TypeError, r"`device` must be a torch.device or a string; got 3.5"),
+        ({"path": 3.5}, TypeError, r"`path` must be a path; got 3.5"),
+    ],
+)
+@pytest.mark.parametrize("name", ["load", "save"])
+def test_arguments_are_refused_by_name(
+    name: str, arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"plan.{name}: {message}"):
+        getattr(plan, name)(**arguments)
+
+
 def test_save_without_a_place_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSEDRES_PLANS", "0")
     with pytest.raises(
@@ -296,5 +313,7 @@ def test_two_processes_at_once_lose_nothing(plans: Path) -> None:
 
 def test_a_device_is_named_as_torch_names_it() -> None:
     assert plan.load(device="cpu") == plan.load(device=torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="abacus"):
+    with pytest.raises(
+        ValueError, match=r"`device` must be a torch device; got 'abacus' \(Expected one of cpu"
+    ):
         plan.load(device="abacus")

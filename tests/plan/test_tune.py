@@ -333,7 +333,8 @@ def test_the_report(model: FusedResNet, x: Tensor, clock: Clock, capsys: pytest.
         ({"model": 3}, TypeError, r"tune: `model` must be a torch.nn.Module; got int"),
         ({"model": nn.ReLU()}, ValueError, r"tune: `model` must run fused blocks; ReLU ran none"),
         ({"example_inputs": None}, TypeError, r"`example_inputs` must be a tensor, or a list .*got NoneType"),
-        ({"example_inputs": ()}, TypeError, r"`example_inputs` must be"),
+        ({"example_inputs": ()}, TypeError, r"tune: `example_inputs` must be .*; got an empty tuple"),
+        ({"example_inputs": []}, TypeError, r"tune: `example_inputs` must be .*; got an empty list"),
         ({"train": 1}, TypeError, r"tune: `train` must be True, False or None; got 1"),
         (
             {"budget_s": 0},
