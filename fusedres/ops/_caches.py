@@ -94,7 +94,24 @@ class _Entry(NamedTuple):
     value: object
 
 
-class DerivedCache(Generic[V]):
+class _HangingOnTensors:
+    """What hangs on tensors, weakly, under a lock, until they are forgotten."""
+
+    def __init__(self) -> None:
+        self._entries = WeakTensorKeyDictionary()
+        self._lock = threading.Lock()
+        on_forget(self.forget)
+
+    def forget(self, tensors: Iterable[Tensor] | None = None) -> None:
+        with self._lock:
+            if tensors is None:
+                self._entries = WeakTensorKeyDictionary()
+            else:
+                for tensor in tensors:
+                    self._entries.pop(tensor, None)  # type: ignore[no-untyped-call]
+
+
+class DerivedCache(_HangingOnTensors, Generic[V]):
     """A weak mapping from a tensor to a value derived from it and others, valid while none has changed.
 
     Several values may hang on one tensor under different ``variant`` keys (a weight packed for two
@@ -102,10 +119,8 @@ class DerivedCache(Generic[V]):
     """
 
     def __init__(self, limit: int = 8) -> None:
+        super().__init__()
         self._limit = limit
-        self._entries = WeakTensorKeyDictionary()
-        self._lock = threading.Lock()
-        on_forget(self.forget)
 
     def get(
         self, key: Tensor, others: tuple[Tensor | None, ...], variant: object, make: Callable[[], V]
@@ -128,14 +143,6 @@ class DerivedCache(Generic[V]):
             variants[variant] = _Entry(marks, storages, value)
         return value
 
-    def forget(self, tensors: Iterable[Tensor] | None = None) -> None:
-        with self._lock:
-            if tensors is None:
-                self._entries = WeakTensorKeyDictionary()
-            else:
-                for tensor in tensors:
-                    self._entries.pop(tensor, None)  # type: ignore[no-untyped-call]
-
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -145,7 +152,7 @@ class _Affine(NamedTuple):
     value: tuple[Tensor, Tensor]
 
 
-class _AffineCache:
+class _AffineCache(_HangingOnTensors):
     """A weak mapping from a BatchNorm's running mean to its affines by ``eps``, valid while values are equal.
 
     On a CPU a layer's few numbers are compared, in 10 to 20 us: torch's own ``batch_norm`` moves running
@@ -154,10 +161,8 @@ class _AffineCache:
     """
 
     def __init__(self) -> None:
-        self._entries = WeakTensorKeyDictionary()
+        super().__init__()
         self._versions: DerivedCache[tuple[Tensor, Tensor]] = DerivedCache()
-        self._lock = threading.Lock()
-        on_forget(self.forget)
 
     def get(
         self,
@@ -184,14 +189,6 @@ class _AffineCache:
             by_eps = self._entries.setdefault(mean, {})  # type: ignore[no-untyped-call]
             by_eps[eps] = _Affine(copies, value)
         return value
-
-    def forget(self, tensors: Iterable[Tensor] | None = None) -> None:
-        with self._lock:
-            if tensors is None:
-                self._entries = WeakTensorKeyDictionary()
-            else:
-                for tensor in tensors:
-                    self._entries.pop(tensor, None)  # type: ignore[no-untyped-call]
 
 
 def _same_values(a: Tensor | None, b: Tensor | None) -> bool:
