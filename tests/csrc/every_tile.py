@@ -33,6 +33,8 @@ from tests.csrc.test_conv_engine import (
     suits,
     test_bottleneck_equals_its_convolutions,
     test_nan_and_infinity_pass,
+    test_rounded_blocks_are_those_that_bf16_is_stored_between,
+    test_rounding_keeps_what_is_not_finite,
     test_without_affine_and_relu,
     threads,
 )
@@ -78,12 +80,15 @@ def check_stem(case: Case, algorithm: Algorithm) -> None:
 def check_changed_weight(algorithm: Algorithm) -> None:
     """Packed weights are kept until the weight changes, and no longer."""
     x, w, scale, shift = operands(AWKWARD[0], algorithm.dtype)
+    w = torch.nn.Parameter(w, requires_grad=False)  # of other tensors nothing is kept between ops
 
     def ours() -> torch.Tensor:
         return engine.conv(x, w, scale, shift, None, False, Geometry(padding=(1, 1)), algorithm)
 
     before = ours()
+    kept = engine.packed(w, Geometry(padding=(1, 1)), algorithm)
     assert_same_bits(ours(), before, "unchanged")
+    assert engine.packed(w, Geometry(padding=(1, 1)), algorithm) is kept
     w.neg_()
     assert_same_bits(ours(), run(AWKWARD[0], algorithm, x, w, scale, shift, None, False), "changed")
 
@@ -109,10 +114,16 @@ if __name__ == "__main__":
         for case in filter(lambda case: suits(case, algorithm), STEMS):
             check_stem(case, algorithm)
         test_without_affine_and_relu(AWKWARD[0], algorithm)
-        test_nan_and_infinity_pass(algorithm)
+        for value in (float("nan"), float("inf")):
+            test_nan_and_infinity_pass(algorithm, value)
         check_changed_weight(algorithm)
         print(engine.tile_isa(algorithm.dtype))
     check_op(LAYERS[1])
     for block in BLOCKS:
         for count in (1, 2):
             test_bottleneck_equals_its_convolutions(block, count, torch.float32)
+    if engine.tile_isa(torch.float32) != "avx512":  # whose own tiles do not round
+        for n in (1, 2):
+            test_rounded_blocks_are_those_that_bf16_is_stored_between(n, 2)
+        for last in (1, 3):
+            test_rounding_keeps_what_is_not_finite(last)
