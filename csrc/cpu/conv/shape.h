@@ -85,8 +85,12 @@ struct Filter {
   // Input rows and columns from the first tap to the last.
   int64_t extent_h() const { return (rows - 1) * dilation_h + 1; }
   int64_t extent_w() const { return (cols - 1) * dilation_w + 1; }
-  int64_t out_height(int64_t height) const { return steps(height + 2 * pad_h + behind_h - extent_h(), stride_h); }
-  int64_t out_width(int64_t width) const { return steps(width + 2 * pad_w + behind_w - extent_w(), stride_w); }
+  int64_t out_height(int64_t height) const {
+    return steps(height + 2 * pad_h + behind_h - extent_h(), stride_h);
+  }
+  int64_t out_width(int64_t width) const {
+    return steps(width + 2 * pad_w + behind_w - extent_w(), stride_w);
+  }
   int64_t group_inputs() const { return in_channels / groups; }
   int64_t group_filters() const { return out_channels / groups; }
 
