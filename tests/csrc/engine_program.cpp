@@ -287,8 +287,17 @@ void check_uneven_parts(Algorithm algorithm, int64_t images, int64_t threads, st
   ++failures;
 }
 
-// Blocks in one region are the same blocks one after the other, bit for bit.
-void check_blocks(Algorithm algorithm, int64_t threads, std::mt19937& random) {
+bool are_values_of_bf16(const float* values, int64_t count) {
+  return std::all_of(values, values + count, [](float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    return (bits & 0xffff) == 0;
+  });
+}
+
+// Blocks in one region are the same blocks one after the other, bit for bit; where `rounds`, and the tiles
+// can, each rounds its output.
+void check_blocks(Algorithm algorithm, int64_t threads, bool rounds, std::mt19937& random) {
   const Case cases[7] = {
       {"reduce", 1, 9, 11, {64, 48, 1, 1}},       {"middle", 1, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1}},
       {"expand", 1, 5, 6, {70, 64, 1, 1}},        {"skip", 1, 9, 11, {70, 48, 1, 1, 2, 2}},
@@ -300,7 +309,9 @@ void check_blocks(Algorithm algorithm, int64_t threads, std::mt19937& random) {
   const auto conv = [&](int i) {
     return BlockConv{o[i].packed.data(), o[i].scale.as<float>(), o[i].shift.as<float>()};
   };
-  const Block first{{conv(0), conv(1), conv(2)}, conv(3)}, second{{conv(4), conv(5), conv(6)}, {}};
+  if (rounds && !tiles_of(o[0].header).can_round) return;
+  const Block first{{conv(0), conv(1), conv(2)}, conv(3), rounds};
+  const Block second{{conv(4), conv(5), conv(6)}, {}, rounds};
   const Operands& like = o[2];
   const auto map_of = [&](char* data) { return dense_map(data, 1, 5, 6, 70, like.size()); };
   const int64_t bytes = like.y_count * like.size();
@@ -312,11 +323,17 @@ void check_blocks(Algorithm algorithm, int64_t threads, std::mt19937& random) {
   run_block(first, o[0].in, map_of(one.data()), alone);
   run_block(second, map_of(one.data()), map_of(two.data()), alone);
   run_block(second, map_of(two.data()), map_of(three.data()), alone);
-  if (std::memcmp(whole.data(), three.data(), bytes) == 0) return;
-  std::printf(
-      "blocks, algorithm %d, %ld threads: not one after the other\n", static_cast<int>(algorithm),
-      static_cast<long>(threads));
-  ++failures;
+  const auto expect = [&](bool holds, const char* otherwise) {
+    if (holds) return;
+    std::printf(
+        "blocks, algorithm %d, %ld threads, rounds %d: %s\n", static_cast<int>(algorithm),
+        static_cast<long>(threads), rounds, otherwise);
+    ++failures;
+  };
+  expect(std::memcmp(whole.data(), three.data(), bytes) == 0, "not one after the other");
+  if (!rounds) return;
+  for (const Guarded* out : {&whole, &one, &two})
+    expect(are_values_of_bf16(out->as<float>(), like.y_count), "not rounded");
 }
 
 template <class Task>
@@ -370,7 +387,8 @@ void check(Algorithm algorithm, const std::vector<SummedCase>& cases) {
   if (winograd_outputs(algorithm) > 0) return;
   for (const int64_t images : {1, 5})
     for (const int64_t threads : {1, 3}) check_block(algorithm, images, threads, random);
-  for (const int64_t threads : {2, 3}) check_blocks(algorithm, threads, random);
+  for (const int64_t threads : {2, 3})
+    for (const bool rounds : {false, true}) check_blocks(algorithm, threads, rounds, random);
 }
 
 }  // namespace

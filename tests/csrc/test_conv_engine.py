@@ -461,10 +461,19 @@ def test_rounding_keeps_what_is_not_finite(last: int) -> None:
 
 
 @pytest.mark.skipif(engine.tile_isa(torch.float32) != "avx512", reason="the other tiles round")
-def test_tiles_that_cannot_round_refuse_to() -> None:
-    (block,) = packed_blocks([(8, 8, 1, 1, 1), (8, 8, 1, 1, 1)])
-    with pytest.raises(RuntimeError, match="`rounds` needs"):
-        OPS.blocks_packed(torch.randn(1, 8, 5, 5).contiguous(memory_format=NHWC), *block, [2], [0], True)
+@pytest.mark.parametrize("groups", [1, 8], ids=["dense", "narrow_groups"])
+def test_tiles_that_cannot_round_refuse_to(groups: int) -> None:
+    (block,) = packed_blocks([(32, 32, 1, 1, groups), (32, 32, 1, 1, groups)])
+    with pytest.raises(RuntimeError, match="`rounds` needs weights for fp32's tiles"):
+        OPS.blocks_packed(torch.randn(1, 32, 5, 5).contiguous(memory_format=NHWC), *block, [2], [0], True)
+
+
+def test_rounds_is_for_fp32_alone() -> None:
+    """Tiles of bf16 round whatever they store: nothing is left to ask for."""
+    (block,) = packed_blocks([(8, 8, 1, 1, 1), (8, 8, 1, 1, 1)], dtype=torch.bfloat16)
+    x = torch.randn(1, 8, 5, 5).bfloat16().contiguous(memory_format=NHWC)
+    with pytest.raises(RuntimeError, match="`rounds` needs `x` in float32; got BFloat16"):
+        OPS.blocks_packed(x, *block, [2], [0], True)
 
 
 @pytest.mark.parametrize(("n", "channels", "size"), [(28, 128, 8), (28, 128, 7), (44, 512, 9), (31, 256, 14)])

@@ -75,12 +75,19 @@ Tensor blocks_packed(
         "blocks_packed: needs as many `packed`, `scales` and `shifts` as convolutions; got " +
         std::to_string(packed.size()) + ", " + std::to_string(scales.size()) + " and " +
         std::to_string(shifts.size()) + " for " + std::to_string(count));
+  if (rounds && x.scalar_type() != ScalarType::Float)
+    fail(
+        std::string("blocks_packed: `rounds` needs `x` in float32; got ") +
+        torch::headeronly::toString(x.scalar_type()));
   const int64_t element = x.scalar_type() == ScalarType::Float ? 4 : 2;
   for (const Tensor& weights : packed) {
     const PackedHeader& header = checked_header(kOp, "packed", weights);
     check_input(kOp, header, x);
     if (rounds && !tiles_of(header).can_round)
-      fail("blocks_packed: `rounds` needs weights for AVX2's or the portable tiles");
+      fail(
+          "blocks_packed: `rounds` needs weights for fp32's tiles of AVX2 or the portable ones; got "
+          "algorithm " +
+          std::to_string(header.algorithm));
   }
   Chain chain;
   chain.affines.reserve(count);

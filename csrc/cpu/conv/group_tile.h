@@ -69,16 +69,15 @@ FUSEDRES_INLINE void group_pass(const TileCommon& common, const Tile& tile, int 
       weights += 4 * 4 * kPanel;
     }
   }
-  with_epilogue<float>(
-      common, tile, first, [&](const auto& epilogue, int lanes) __attribute__((always_inline)) {
+  with_writer<float>(common, tile, first, [&](const auto& writer, int lanes) __attribute__((always_inline)) {
 #pragma GCC unroll 6
-        for (int row = 0; row < kRows; ++row)
-          if (row >= tile.skip[half])
-            epilogue.write(
-                (sum[row][0] + turned<1>(sum[row][1])) + (turned<2>(sum[row][2]) + turned<3>(sum[row][3])),
-                tile.residual[half], row * common.residual_step + first * 4,
-                tile.out[half] + row * common.out_step + first * 4, lanes);
-      });
+    for (int row = 0; row < kRows; ++row)
+      if (row >= tile.skip[half])
+        writer.write(
+            (sum[row][0] + turned<1>(sum[row][1])) + (turned<2>(sum[row][2]) + turned<3>(sum[row][3])),
+            tile.residual[half], row * common.residual_step + first * 4,
+            tile.out[half] + row * common.out_step + first * 4, lanes);
+  });
 }
 
 template <int kBlocks, int kRows>
@@ -130,7 +129,14 @@ inline TileKernel group_tile_kernel(int64_t rows, int64_t halves) {
   return halves == 2 ? group_tile_of<2>(rows) : group_tile_of<1>(rows);
 }
 
-constexpr conv::TileFamily kGroupTiles = {2,       kGroupRows, kPanel,  4,   group_tile_kernel,
-                                          nullptr, nullptr,    nullptr, true};
+constexpr conv::TileFamily kGroupTiles = {
+    .strips = 2,
+    .max_rows = kGroupRows,
+    .pass = kPanel,
+    .input_group = 4,
+    .kernel = group_tile_kernel,
+    .enter = nullptr,
+    .leave = nullptr,
+    .can_round = kRounds<float>};
 
 }  // namespace fusedres::FUSEDRES_ISA

@@ -69,7 +69,7 @@ struct TileFamily {
   void (*enter)(const TileCommon&);
   void (*leave)();
   const InputPacking* packing = nullptr;  // null: this family has none
-  bool can_round = false;                 // as TileCommon::rounds asks
+  bool can_round = false;  // as TileCommon::rounds asks: fp32's tiles of AVX2 and the portable ones
 };
 
 extern const TileFamily kTilesF32Portable, kTilesBf16Portable, kTilesGroupsPortable;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "cpu/conv/multiply_add.h"
 #include "cpu/conv/shape.h"
@@ -99,9 +100,14 @@ struct PairsBf16 {
   }
 };
 
+// Whether tiles that store T round as TileCommon::rounds asks. AVX-512's fp32 tiles (register_tile.h) do not,
+// so its groups' need not: a block has both.
+template <typename T>
+constexpr bool kRounds = std::is_same_v<T, float> && kLanes < 16;
+
 // What a pixel's kLanes outputs need but for where they lie. They are rounded to Values, then stored as T.
 template <typename T, typename Values, bool kResidual>
-struct Epilogue {
+struct OutputWriter {
   Vec floor, scale, shift;
 
   // relu?(sum * scale + shift + residual) of the first `lanes` filters, the residual's `at` bytes on.
@@ -112,9 +118,9 @@ struct Epilogue {
   }
 };
 
-// write(epilogue, lanes) for filters [first, first + kLanes) of the panel, if any are there.
+// write(writer, lanes) for filters [first, first + kLanes) of the panel, if any are there.
 template <typename T, class Write>
-FUSEDRES_INLINE void with_epilogue(
+FUSEDRES_INLINE void with_writer(
     const TileCommon& common, const Tile& tile, int64_t first, const Write& write) {
   const int64_t left = tile.channels - first;
   if (left <= 0) return;
@@ -124,12 +130,15 @@ FUSEDRES_INLINE void with_epilogue(
   const auto write_values = [&](auto values) __attribute__((always_inline)) {
     using Values = decltype(values);
     const auto write_lanes = [&](int lanes) __attribute__((always_inline)) {
-      tile.residual[0] != nullptr ? write(Epilogue<T, Values, true>{floor, scale, shift}, lanes)
-                                  : write(Epilogue<T, Values, false>{floor, scale, shift}, lanes);
+      tile.residual[0] != nullptr ? write(OutputWriter<T, Values, true>{floor, scale, shift}, lanes)
+                                  : write(OutputWriter<T, Values, false>{floor, scale, shift}, lanes);
     };
     left >= kLanes ? write_lanes(kLanes) : write_lanes(static_cast<int>(left));
   };
-  common.rounds ? write_values(BFloat16{}) : write_values(float{});
+  if constexpr (kRounds<T>) {
+    if (common.rounds) return write_values(BFloat16{});
+  }
+  write_values(float{});
 }
 
 // The running totals of long sums are kept in memory (L1): total[i] += the i-th sum, which is 0 again.
@@ -194,13 +203,12 @@ FUSEDRES_INLINE void vector_pass(
   if (moved) add_total<kPixels>(sum, total);
 #pragma GCC unroll 2
   for (int v = 0; v < 2; ++v)
-    with_epilogue<T>(
-        common, tile, first + v * kLanes,
-        [&](const auto& epilogue, int lanes) __attribute__((always_inline)) {
+    with_writer<T>(
+        common, tile, first + v * kLanes, [&](const auto& writer, int lanes) __attribute__((always_inline)) {
           const int64_t at = (first + v * kLanes) * sizeof(T);
 #pragma GCC unroll 6
           for (int pixel = 0; pixel < kPixels; ++pixel)
-            epilogue.write(sum[pixel][v], tile.residual[pixel], at, tile.out[pixel] + at, lanes);
+            writer.write(sum[pixel][v], tile.residual[pixel], at, tile.out[pixel] + at, lanes);
         });
 }
 
@@ -240,6 +248,13 @@ TileKernel vector_tile_of(int64_t, int64_t pixels) {
 
 template <class Arithmetic>
 constexpr conv::TileFamily kVectorTiles = {
-    kTilePixels, 1, kPass, Arithmetic::kGroup, vector_tile_of<Arithmetic>, nullptr, nullptr, nullptr, true};
+    .strips = kTilePixels,
+    .max_rows = 1,
+    .pass = kPass,
+    .input_group = Arithmetic::kGroup,
+    .kernel = vector_tile_of<Arithmetic>,
+    .enter = nullptr,
+    .leave = nullptr,
+    .can_round = kRounds<typename Arithmetic::Element>};
 
 }  // namespace fusedres::FUSEDRES_ISA
