@@ -23,7 +23,8 @@ struct PackedHeader {
 // A filter's taps (R * S) are listed on the stack.
 constexpr int64_t kMostTaps = 128;
 
-// Vectors of the weights are loaded aligned: 64 bytes each.
+// A multiple of 64: in a buffer that is aligned to 64 bytes no vector of the weights crosses a cache line,
+// and AMX's parts are stored aligned where they are packed. Loads need no alignment.
 constexpr int64_t kPackedDataOffset = 192;
 static_assert(sizeof(PackedHeader) <= kPackedDataOffset);
 

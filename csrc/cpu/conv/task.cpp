@@ -66,7 +66,7 @@ void ConvTask::clear(int64_t part, int64_t parts) const {
 
 int64_t ConvTask::chunks(int64_t phase) const {
   if (copies_ && phase == 0) return piece_count(threads_);
-  return winograd_ ? fast_.chunks(phase - copies_) : direct_.chunks();
+  return winograd_ ? fast_.chunks() : direct_.chunks();
 }
 
 void ConvTask::run(int64_t phase, int64_t chunk, int64_t thread) const {

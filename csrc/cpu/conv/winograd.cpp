@@ -119,7 +119,7 @@ void WinogradConv::plan(int64_t for_threads) {
   if (round_up(block, of_tile) <= at_once) block = std::min(own, round_up(block, of_tile));
 }
 
-int64_t WinogradConv::chunks(int64_t) const { return piece_count(threads); }
+int64_t WinogradConv::chunks() const { return piece_count(threads); }
 
 // Whose products are held until a patch is done: those of the largest piece.
 int64_t WinogradConv::panels_at_once() const {

@@ -56,7 +56,7 @@ struct WinogradConv {
   int64_t scratch_bytes() const;
   // Phases run one after the other, the chunks of each at once. One phase unless the panels are split.
   int64_t phases() const { return split_panels ? 2 : 1; }
-  int64_t chunks(int64_t phase) const;
+  int64_t chunks() const;
   // `thread` has the scratch memory; it does one chunk at a time.
   void run(int64_t phase, int64_t chunk, int64_t thread) const;
 
