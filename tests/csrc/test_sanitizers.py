@@ -21,8 +21,8 @@ HERE = Path(__file__).parent.relative_to(ROOT)
 
 #: torch's half of the engine, and the scratch memory that the program has in guarded pages.
 LEFT_OUT = {
-    *("blocks_packed.cpp", "conv_packed.cpp", "conv_wgrad.cpp", "stem_packed.cpp", "engine_op.cpp"),
-    "memory.cpp",
+    *("blocks_packed.cpp", "conv_packed.cpp", "conv_wgrad.cpp", "dgrad_strided.cpp", "stem_packed.cpp"),
+    *("engine_op.cpp", "memory.cpp"),
 }
 #: The extension's flags.
 FLAGS = (*(flag for flag in CXX_FLAGS if flag not in STABLE_ABI), "-Icsrc", "-pthread")
