@@ -3,9 +3,9 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <thread>
 
 #include "cpu/conv/shape.h"
+#include "cpu/conv/shared_core.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -37,7 +37,8 @@ class Phases {
         threads_(threads),
         work_(work),
         context_(context),
-        counters_(chunks.size() * (threads + 1)) {}
+        counters_(chunks.size() * (threads + 1)),
+        cores_(threads) {}
 
   // What the first chunk that failed has thrown; to be asked when all threads have left.
   void rethrow() const {
@@ -45,21 +46,24 @@ class Phases {
   }
 
   void enter(int64_t thread) {
+    SharedCore& core = SharedCore::own();
+    core.begin();
     for (size_t phase = 0; phase < chunks_.size(); ++phase) {
       Counter* counters = &counters_[phase * (threads_ + 1)];
       std::atomic<int64_t>& done = counters[threads_].value;
-      int64_t mine = 0;
       for (int64_t i = 0; i < threads_; ++i) {
         const int64_t owner = (thread + i) % threads_;
         const Range own = share(chunks_[phase], owner, threads_);
         std::atomic<int64_t>& claimed = counters[owner].value;
-        for (int64_t chunk; (chunk = own.begin + claimed.fetch_add(1, std::memory_order_relaxed)) < own.end;
-             ++mine)
+        for (int64_t chunk;
+             (chunk = own.begin + claimed.fetch_add(1, std::memory_order_relaxed)) < own.end;) {
           attempt(static_cast<int64_t>(phase), chunk, thread);
+          done.fetch_add(1, std::memory_order_acq_rel);
+          core.between_chunks(cores_, thread);
+        }
       }
-      if (mine > 0) done.fetch_add(mine, std::memory_order_acq_rel);
       for (int spins = 0; done.load(std::memory_order_acquire) < chunks_[phase]; ++spins)
-        spins < kSpins ? pause() : std::this_thread::yield();
+        spins < kSpins ? pause() : core.give_away();
     }
   }
 
@@ -81,6 +85,7 @@ class Phases {
   const Work work_;
   const void* const context_;
   std::vector<Counter> counters_;
+  CoresOfTeam cores_;
 };
 
 }  // namespace
