@@ -50,7 +50,9 @@ def run(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option("--peers", help="Names of `list`; ours and eager always run; default: each suite's."),
+        typer.Option(
+            "--peers", help="Names of `list`; fusedres and eager always run; default: each suite's."
+        ),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Interleaved rounds a cell; default: each suite's.")

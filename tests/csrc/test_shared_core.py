@@ -1,4 +1,4 @@
-"""A team beside a busy neighbour (csrc/cpu/conv/shared_core.*): the same bits, and affinities as they were."""
+"""A team beside a busy neighbour (csrc/cpu/conv/shared_core.*): the same bits, the same affinities."""
 
 from __future__ import annotations
 
