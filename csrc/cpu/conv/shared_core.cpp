@@ -37,8 +37,8 @@ void move_off(const CoresOfTeam& team) {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
   cpu_set_t others = allowed;
-  for (const std::atomic<int>& core : team) {
-    const int taken = core.load(std::memory_order_relaxed);
+  for (const SeenCore& core : team) {
+    const int taken = core.number.load(std::memory_order_relaxed);
     if (taken >= 0) CPU_CLR(taken, &others);
   }
   if (CPU_COUNT(&others) == 0) return;
@@ -80,17 +80,17 @@ void SharedCore::give_away() {
 void SharedCore::leave_to_team(CoresOfTeam& team, int64_t thread) {
   const int core = sched_getcpu();
   // Written only when it changes: all the others read it.
-  if (team[thread].load(std::memory_order_relaxed) != core)
-    team[thread].store(core, std::memory_order_relaxed);
+  if (team[thread].number.load(std::memory_order_relaxed) != core)
+    team[thread].number.store(core, std::memory_order_relaxed);
   bool shared = false;
   for (int64_t before = 0; before < thread; ++before)
-    shared |= team[before].load(std::memory_order_relaxed) == core;
+    shared |= team[before].number.load(std::memory_order_relaxed) == core;
   if (!shared) return;
   const int64_t time = read(CLOCK_MONOTONIC);
   if (time < may_move_at_) return;
   may_move_at_ = time + kMove;
   move_off(team);
-  team[thread].store(sched_getcpu(), std::memory_order_relaxed);
+  team[thread].number.store(sched_getcpu(), std::memory_order_relaxed);
 }
 
 #else

@@ -7,8 +7,11 @@
 
 namespace fusedres::conv {
 
-// The core that each thread of a team was last seen on; -1 before it was.
-using CoresOfTeam = std::vector<std::atomic<int>>;
+// The core that a thread was last seen on; -1 before it was.
+struct SeenCore {
+  std::atomic<int> number{-1};
+};
+using CoresOfTeam = std::vector<SeenCore>;
 
 // What a thread knows of its core. When the system gives a core to another process it is for milliseconds,
 // and the team waits for the chunk that the thread then holds. So between two chunks, holding none, a thread
