@@ -18,7 +18,7 @@ SharedCore& SharedCore::own() {
 
 namespace {
 
-// In ns. Halves and doubles of them made no difference (docs/cpu.md).
+// In ns. What other turns, moves and looks did: docs/cpu.md.
 constexpr int64_t kLook = 1'000'000;     // between two looks at the core's time, which cost 0.7 us
 constexpr int64_t kLookShared = 50'000;  // on a shared core
 constexpr int64_t kAway = 300'000;       // so long without a core: somebody else had it
