@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -211,6 +212,22 @@ def test_training_asks_for_both_directions(clock: Clock) -> None:
     assert {convolution.use for convolution in CONVOLUTIONS} == {"fprop", "dgrad", "wgrad"}
 
 
+class operators(TorchDispatchMode):
+    """The names of the operators that are called meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __enter__(self) -> list[str]:
+        super().__enter__()
+        return self.names
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
 def assert_one_convolution(results: dict[str, Tensor]) -> None:
     """Sums of at most 216 products of values near one, in fp32.
 
@@ -230,6 +247,21 @@ def test_the_algorithms_of_one_convolution_agree(use: str) -> None:
     assert set(calls) == {"direct_f32", "winograd_f32", "onednn"} | (IN_PARTS if use != "wgrad" else set())
     results = {name: call() for name, call in calls.items()}
     assert_one_convolution(results)
+
+
+def test_inference_is_timed_with_weights_that_are_packed() -> None:
+    """A model packs its weights once: what is timed is the call after that."""
+    one = (1, 1)
+    calls = algorithms(
+        Convolution("cpu", "infer", "float32", (2, 16, 9, 9), (24, 16, 3, 3), one, one, one, 1, 1)
+    )
+    packs: dict[str, list[bool]] = {}
+    for name, call in calls.items():
+        for _ in range(2):
+            with torch.no_grad(), operators() as ran:
+                call()
+            packs.setdefault(name, []).append(any(op.endswith("conv_pack") or "reorder" in op for op in ran))
+    assert packs == {name: [True, False] for name in calls}
 
 
 @needs_engine

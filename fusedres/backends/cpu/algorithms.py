@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from torch import nn
 
 from fusedres.backends.cpu import engine
 from fusedres.backends.cpu._onednn import (
@@ -55,15 +56,23 @@ def _operands(convolution: Convolution) -> tuple[torch.Tensor, torch.Tensor, Geo
 
 
 def _inference(convolution: Convolution, served: list[Algorithm]) -> dict[str, Call]:
-    """With an affine and ReLU, weights packed before; two forms of one weight are kept, hence clones."""
+    """With an affine and ReLU, weights packed before.
+
+    What was packed is kept for parameters alone; two forms of one are, so each algorithm has its own.
+    """
     x, w, g = _operands(convolution)
     scale, shift = torch.ones(w.shape[0]), torch.zeros(w.shape[0])
+
+    def parameter() -> nn.Parameter:
+        return nn.Parameter(w.clone(), requires_grad=False)
+
     calls: dict[str, Call] = {
-        algorithm.name.lower(): partial(engine.conv, x, w.clone(), scale, shift, None, True, g, algorithm)
+        algorithm.name.lower(): partial(engine.conv, x, parameter(), scale, shift, None, True, g, algorithm)
         for algorithm in served
     }
     if can_fuse(x):
-        calls[ONEDNN] = partial(fused_conv, x, w, scale, shift, None, True, *g)
+        own_scale = nn.Parameter(scale, requires_grad=False)  # folded into the packed weights
+        calls[ONEDNN] = partial(fused_conv, x, parameter(), own_scale, shift, None, True, *g)
     return calls
 
 
