@@ -295,14 +295,17 @@ bool are_values_of_bf16(const float* values, int64_t count) {
   });
 }
 
-// Blocks in one region are the same blocks one after the other, bit for bit; where `rounds`, and the tiles
-// can, each rounds its output.
-void check_blocks(Algorithm algorithm, int64_t threads, bool rounds, std::mt19937& random) {
-  const Case cases[7] = {
-      {"reduce", 1, 9, 11, {64, 48, 1, 1}},       {"middle", 1, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1}},
-      {"expand", 1, 5, 6, {70, 64, 1, 1}},        {"skip", 1, 9, 11, {70, 48, 1, 1, 2, 2}},
-      {"reduce again", 1, 5, 6, {230, 70, 1, 1}}, {"middle again", 1, 5, 6, {20, 230, 3, 3, 1, 1, 1, 1}},
-      {"expand again", 1, 5, 6, {70, 20, 1, 1}}};
+// Blocks of one call, in one region or with images carried through, are the same blocks one after the other,
+// bit for bit; where `rounds`, and the tiles can, each rounds its output.
+void check_blocks(Algorithm algorithm, int64_t images, int64_t threads, bool rounds, std::mt19937& random) {
+  const Case cases[8] = {{"reduce", images, 9, 11, {64, 48, 1, 1}},
+                         {"middle", images, 9, 11, {64, 64, 3, 3, 2, 2, 1, 1}},
+                         {"expand", images, 5, 6, {70, 64, 1, 1}},
+                         {"skip", images, 9, 11, {70, 48, 1, 1, 2, 2}},
+                         {"reduce again", images, 5, 6, {230, 70, 1, 1}},
+                         {"middle again", images, 5, 6, {20, 230, 3, 3, 1, 1, 1, 1}},
+                         {"expand again", images, 5, 6, {70, 20, 1, 1}},
+                         {"skip again", images, 5, 6, {70, 70, 1, 1}}};
   const auto at = Guarded::At::kEnd;
   std::vector<Operands> o;
   for (const Case& c : cases) o.emplace_back(c, algorithm, at, random);
@@ -312,28 +315,31 @@ void check_blocks(Algorithm algorithm, int64_t threads, bool rounds, std::mt1993
   if (rounds && !tiles_of(o[0].header).can_round) return;
   const Block first{{conv(0), conv(1), conv(2)}, conv(3), rounds};
   const Block second{{conv(4), conv(5), conv(6)}, {}, rounds};
+  const Block third{{conv(4), conv(5), conv(6)}, conv(7), rounds};
+  const std::vector<Block> blocks = {first, second, third, second};
   const Operands& like = o[2];
-  const auto map_of = [&](char* data) { return dense_map(data, 1, 5, 6, 70, like.size()); };
+  const auto map_of = [&](char* data) { return dense_map(data, images, 5, 6, 70, like.size()); };
   const int64_t bytes = like.y_count * like.size();
-  const Guarded whole(bytes, at, kPoison), one(bytes, at, kPoison), two(bytes, at, kPoison),
-      three(bytes, at, kPoison);
+  const Guarded whole(bytes, at, kPoison);
+  std::vector<Map> maps(blocks.size(), map_of(nullptr));
+  maps.back() = map_of(whole.data());
   ThreadTeam team(threads), alone(1);
-  run_blocks(
-      {first, second, second}, o[0].in, {map_of(nullptr), map_of(nullptr), map_of(whole.data())}, team);
-  run_block(first, o[0].in, map_of(one.data()), alone);
-  run_block(second, map_of(one.data()), map_of(two.data()), alone);
-  run_block(second, map_of(two.data()), map_of(three.data()), alone);
+  run_blocks(blocks, o[0].in, maps, team);
+  std::vector<Guarded> outs;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    outs.emplace_back(bytes, at, kPoison);
+    run_block(blocks[i], i == 0 ? o[0].in : map_of(outs[i - 1].data()), map_of(outs[i].data()), alone);
+  }
   const auto expect = [&](bool holds, const char* otherwise) {
     if (holds) return;
     std::printf(
-        "blocks, algorithm %d, %ld threads, rounds %d: %s\n", static_cast<int>(algorithm),
-        static_cast<long>(threads), rounds, otherwise);
+        "blocks, algorithm %d, %ld images, %ld threads, rounds %d: %s\n", static_cast<int>(algorithm),
+        static_cast<long>(images), static_cast<long>(threads), rounds, otherwise);
     ++failures;
   };
-  expect(std::memcmp(whole.data(), three.data(), bytes) == 0, "not one after the other");
+  expect(std::memcmp(whole.data(), outs.back().data(), bytes) == 0, "not one after the other");
   if (!rounds) return;
-  for (const Guarded* out : {&whole, &one, &two})
-    expect(are_values_of_bf16(out->as<float>(), like.y_count), "not rounded");
+  for (const Guarded& out : outs) expect(are_values_of_bf16(out.as<float>(), like.y_count), "not rounded");
 }
 
 template <class Task>
@@ -387,8 +393,9 @@ void check(Algorithm algorithm, const std::vector<SummedCase>& cases) {
   if (winograd_outputs(algorithm) > 0) return;
   for (const int64_t images : {1, 5})
     for (const int64_t threads : {1, 3}) check_block(algorithm, images, threads, random);
-  for (const int64_t threads : {2, 3})
-    for (const bool rounds : {false, true}) check_blocks(algorithm, threads, rounds, random);
+  for (const int64_t images : {1, 7})
+    for (const int64_t threads : {2, 3})
+      for (const bool rounds : {false, true}) check_blocks(algorithm, images, threads, rounds, random);
 }
 
 }  // namespace

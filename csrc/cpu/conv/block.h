@@ -27,9 +27,15 @@ void run_conv(
 // last convolution reads its residual before it writes there, and the first one has read all its input.
 void run_block(const Block& block, const Map& in, const Map& out, Team& team);
 
-// Blocks one after the other over fewer images than threads, in one parallel region; with more images
-// run_block lets each thread go by itself where that pays. Of `outs` only the last has memory: of the others
-// the sizes count, those maps stay inside.
-void run_blocks(const std::vector<Block>& blocks, const Map& in, std::vector<Map> outs, Team& team);
+// Blocks one after the other. Of `outs` only the last has memory: of the others the sizes count, those maps
+// stay inside. Fewer images than threads go through in one parallel region, others a few at a time on each
+// thread; so what lies between blocks is never there for more images than that.
+void run_blocks(const std::vector<Block>& blocks, const Map& in, const std::vector<Map>& outs, Team& team);
+
+// How many blocks one call of run_blocks should do, from `first` on: those that images are carried through,
+// or one whose images go together. `in` is the first block's input, `outs` are all blocks' outputs.
+size_t blocks_at_once(
+    const std::vector<Block>& blocks, size_t first, const Map& in, const std::vector<Map>& outs,
+    int64_t threads);
 
 }  // namespace fusedres::conv

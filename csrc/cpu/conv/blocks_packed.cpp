@@ -104,18 +104,16 @@ Tensor blocks_packed(
   const size_t last = convs.size() - 1;
   if (x.numel() == 0 || chain.outs[last].image == 0) return output(last);
   TorchTeam team;
-  if (x.size(0) < team.size) {
-    Tensor out = output(last);
-    chain.outs[last] = map_of(out);
-    run_blocks(chain.blocks, map_of(x), chain.outs, team);
-    return out;
-  }
   Tensor current = x;
-  for (size_t i = 0; i <= last; ++i) {
-    const bool in_place = i > 0 && downsamples[i] == 0;  // nobody else has seen what lies between blocks
-    Tensor out = in_place ? current : output(i);
-    run_block(chain.blocks[i], map_of(current), map_of(out), team);
+  for (size_t i = 0; i <= last;) {
+    const size_t end = i + blocks_at_once(chain.blocks, i, map_of(x), chain.outs, team.size);
+    const bool in_place = i > 0 && end == i + 1 && downsamples[i] == 0;  // nobody else has seen `current`
+    Tensor out = in_place ? current : output(end - 1);
+    std::vector<Map> outs(chain.outs.begin() + i, chain.outs.begin() + end);
+    outs.back() = map_of(out);
+    run_blocks({chain.blocks.begin() + i, chain.blocks.begin() + end}, map_of(current), outs, team);
     current = out;
+    i = end;
   }
   return current;
 }

@@ -1,6 +1,7 @@
 #include "cpu/conv/images.h"
 
 #include <algorithm>
+#include <set>
 
 #include "cpu/conv/memory.h"
 #include "cpu/conv/pieces.h"
@@ -31,12 +32,14 @@ void share_images(
     const int64_t group = std::min(ceil_div(alone, kGroupsOfThread * team.size), most);
     const int64_t parts = piece_count(team.size);
     // Fewer images may need more: Winograd's blocks of patches are as even as they can be.
-    int64_t bytes = 0;
+    std::set<int64_t> counts;
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t count = piece(alone, part, team.size).size();
       for (const int64_t now : {std::min(group, count), count % group})
-        if (now > 0) bytes = std::max(bytes, bytes_of(now, 1));
+        if (now > 0) counts.insert(now);
     }
+    int64_t bytes = 0;
+    for (const int64_t now : counts) bytes = std::max(bytes, bytes_of(now, 1));
     char* memory = scratch_memory(bytes * team.size);
     team.run({parts}, [&](int64_t, int64_t part, int64_t thread) {
       Alone one;
