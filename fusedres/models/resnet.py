@@ -16,6 +16,7 @@ from fusedres.nn._recall import through
 from fusedres.nn.convert import fused_class, register_fused
 from fusedres.nn.head import HEAD, run_head
 from fusedres.nn.stem import STEM, StemAlone, fused_stem
+from fusedres.ops._prepared import only_prepared
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -59,6 +60,8 @@ class FusedResNet(FusedModule, ResNet):
 
 def _in_turn(stages: Sequence[nn.Module], x: Tensor) -> Tensor:
     for stage in stages:
+        if not isinstance(stage, nn.Sequential):
+            only_prepared()
         x = stage(x)
     return x
 

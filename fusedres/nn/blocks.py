@@ -14,6 +14,7 @@ from fusedres import ops, plan
 from fusedres.nn import _recall
 from fusedres.nn._module import FusedModule
 from fusedres.nn._parts import Geometry, conv_norm, downsample_conv_norm, is_relu, runs_fused
+from fusedres.ops._prepared import only_prepared
 
 
 def _projection(stride: tuple[int, ...]) -> Geometry:
@@ -29,7 +30,10 @@ class FusedBasicBlock(FusedModule, BasicBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         fused = self._forward_fused(x) if runs_fused(x, self._composition) else None
-        return super().forward(x) if fused is None else fused
+        if fused is None:
+            only_prepared()
+            return super().forward(x)
+        return fused
 
     def _forward_fused(self, x: Tensor) -> Tensor | None:
         chosen = plan.recall(self, x, self._composition)
@@ -80,7 +84,10 @@ class FusedBottleneck(FusedModule, Bottleneck):
 
     def forward(self, x: Tensor) -> Tensor:
         fused = self._forward_fused(x) if runs_fused(x, self._composition) else None
-        return super().forward(x) if fused is None else fused
+        if fused is None:
+            only_prepared()
+            return super().forward(x)
+        return fused
 
     def _forward_fused(self, x: Tensor) -> Tensor | None:
         chosen = plan.recall(self, x, self._composition)

@@ -9,7 +9,7 @@ from fusedres.nn import _recall
 from fusedres.nn._module import FusedModule
 from fusedres.nn._parts import runs_fused
 from fusedres.ops._planned import Choice
-from fusedres.ops._prepared import infer_head, nothing_watches
+from fusedres.ops._prepared import infer_head, nothing_watches, only_prepared
 
 HEAD = ("avgpool", "fc")
 
@@ -31,6 +31,7 @@ def run_head(owner: FusedModule, avgpool: nn.Module, fc: nn.Module, x: Tensor) -
         out = _recall.noting(owner, x, Choice(), lambda: infer_head(x, weight, bias), parts)
         if out is not None:
             return out
+    only_prepared()
     logits: Tensor = fc(torch.flatten(avgpool(x), 1))
     return logits
 

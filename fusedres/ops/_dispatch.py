@@ -18,6 +18,9 @@ from fusedres.ops._registry import backends_of
 class Prepared(ABC):
     """An inference decided beforehand, as a function of x (channels_last): of a stem, blocks, a head."""
 
+    #: The output's, for an x of the shape that it was decided for.
+    shape: tuple[int, ...]
+
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...
 

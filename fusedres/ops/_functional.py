@@ -227,8 +227,8 @@ def run_block(
     if residual is None and relu and not (op.residual or training) and _prepared.nothing_watches(x):
         ready = _prepared_block(op, x, layers, geometries, downsample, skip_geometry, composition, plan)
         if ready is not None:
-            _prepared.saw(ready)
-            return ready(_checks.nhwc(x))
+            return _prepared.run(ready, x)
+    _prepared.only_prepared()
     every, shapes = check_block(op, x, layers, geometries, downsample, skip_geometry, residual, training)
     backend = resolve_backend(x, None, plan)
     chosen = choose_composition(backend, composition, plan)

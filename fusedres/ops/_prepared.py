@@ -35,11 +35,46 @@ def prepared_seen() -> Iterator[list[Prepared]]:
         _SEEN.blocks = outer
 
 
-def saw(ready: Prepared) -> None:
-    """Tell :func:`prepared_seen` of a block that is about to run."""
+def run(ready: Prepared, x: Tensor) -> Tensor:
+    """``ready(x)``, of which :func:`prepared_seen` is told; inside :func:`rehearsal` a stand-in for it."""
     blocks = getattr(_SEEN, "blocks", None)
     if blocks is not None:
         blocks.append(ready)
+    return _stand_in(ready, x) if rehearsing() else ready(_checks.nhwc(x))
+
+
+class NotPreparedError(Exception):
+    """A rehearsal came to what only a run can do."""
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Inside it this thread prepares inferences and runs none: results are memory that nobody has touched.
+
+    Raises:
+        NotPreparedError: something else would compute.
+    """
+    outer, _SEEN.rehearsing = rehearsing(), True
+    try:
+        yield
+    finally:
+        _SEEN.rehearsing = outer
+
+
+def rehearsing() -> bool:
+    """Whether this thread is inside :func:`rehearsal`."""
+    return getattr(_SEEN, "rehearsing", False)
+
+
+def only_prepared() -> None:
+    """To be called before anything computes but what is prepared: a rehearsal ends here."""
+    if rehearsing():
+        raise NotPreparedError
+
+
+def _stand_in(ready: Prepared, x: Tensor) -> Tensor:
+    form = torch.channels_last if len(ready.shape) == 4 else torch.contiguous_format
+    return torch.empty(ready.shape, dtype=x.dtype, device=x.device, memory_format=form)
 
 
 _BLOCKS: DerivedCache[Prepared | None] = DerivedCache(4)
@@ -101,8 +136,7 @@ def infer_head(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     prepare = BACKENDS[resolve_backend(x)].prepare_head
     if prepare is None or (ready := prepare(x, weight, bias)) is None:
         return None
-    saw(ready)
-    return ready(_checks.nhwc(x))
+    return run(ready, x)
 
 
 def _prepared(

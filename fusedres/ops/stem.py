@@ -235,8 +235,8 @@ def stem(
     if not training and _prepared.nothing_watches(x):
         ready = _prepared_stem(x, conv, g, composition, plan)
         if ready is not None:
-            _prepared.saw(ready)
-            return ready(_checks.nhwc(x))
+            return _prepared.run(ready, x)
+    _prepared.only_prepared()
     check_layer("stem", "conv.", conv, x, training)
     backend = resolve_backend(x, None, plan)
     chosen = choose_composition(backend, composition, plan)

@@ -22,7 +22,7 @@ if extension_missing("_C") is not None or sys.platform != "linux":
     pytest.skip("the C++ extension on Linux alone pools its outputs", allow_module_level=True)
 
 from fusedres import ops
-from fusedres.backends.cpu import pool
+from fusedres.backends.cpu import engine, pool
 from tests.nn._memory_program import Found, Task
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,36 @@ def test_inference_faults_no_pages_once_it_is_warm() -> None:
     for task in (SMALL, SMALL._replace(batch=16, size=112)):
         faults = measured(task).faults
         assert statistics.median(faults[4:]) <= 16, faults
+
+
+FIRST_CALL = """
+import torch
+import fusedres
+from tests.nn.test_memory import pool
+model, images = fusedres.resnet50().eval(), torch.randn(16, 3, 96, 96)
+reached = []
+with torch.inference_mode():
+    for _ in range(3):
+        model(images)
+        reached.append(pool.usage().reached)
+print(*reached)
+"""
+
+
+@pytest.mark.skipif(engine.tile_isa(torch.float32) == "portable", reason="nothing prepares whole blocks")
+def test_the_first_call_holds_no_more_than_the_next_ones() -> None:
+    """Nor whole maps of early stages, through which images are carried: ten stems' by a call a block."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALL],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "FUSEDRES_PLANS": "0"},
+        capture_output=True,
+        text=True,
+    )
+    first, *others = map(int, done.stdout.split())
+    assert others == [first, first], done.stderr
+    stem = 16 * 64 * 24 * 24 * 4  # stage 1's outputs are four times as large
+    assert first < 8 * stem
 
 
 BOUNDED = """

@@ -84,16 +84,61 @@ def warm(model: Any, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_second_call_is_one(
+def test_the_first_call_is_one_already(
     block: type[BasicBlock | Bottleneck], dtype: torch.dtype, x: Tensor, calls: list[int]
 ) -> None:
     model = made(block).to(dtype)
+    apart = copy.deepcopy(model)
+    apart.layer2.append(nn.Dropout().eval())  # a foreign part
     with torch.inference_mode():
-        first = model(x.to(dtype))
+        expected = apart(x.to(dtype))
         assert calls == ONE_BY_ONE, "the stem, then block by block, then the head"
-        again = model(x.to(dtype))
-    assert calls[8:] == AT_ONCE
-    assert_same_bits(again.clone(), first.clone(), "at once")
+        first, again = model(x.to(dtype)), model(x.to(dtype))
+    assert calls[8:] == AT_ONCE + AT_ONCE
+    assert_same_bits(first.clone(), expected.clone(), "the first")
+    assert_same_bits(again.clone(), expected.clone(), "the second")
+
+
+class Counting(nn.Module):
+    """Somebody's stage: notes whether what it was given is finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finite: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.finite.append(bool(x.isfinite().all()))
+        return x
+
+
+@pytest.mark.parametrize("where", ["stage", "block"])
+def test_nobody_sees_what_stands_in_for_values(model: Any, x: Tensor, where: str) -> None:
+    """What a model would run is decided before it runs, on memory that holds no values yet."""
+    counting = Counting()
+    if where == "block":
+        model.layer3.append(counting)
+    else:
+        model.layer4, model.fc = counting, nn.Linear(1024, 7)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)  # fills what is new with NaN
+    try:
+        warm(model, x)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert counting.finite == [True, True]
+
+
+def test_training_statistics_move_once_a_call(model: Any, x: Tensor) -> None:
+    model.train()
+    warm(model, x)
+    assert {int(m.num_batches_tracked) for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {2}
+
+
+def test_what_does_not_fit_is_refused_as_ever(model: Any) -> None:
+    with torch.no_grad():
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"stem: .*channels"):
+                model(torch.randn(2, 4, 40, 40))
 
 
 def test_every_thread_count_and_size_has_its_own(model: Any, x: Tensor, calls: list[int]) -> None:
@@ -372,7 +417,7 @@ def test_a_foreign_part_goes_block_by_block(model: Any, x: Tensor, calls: list[i
     calls.clear()
     with torch.no_grad():
         model(x)
-    assert calls == [0, 1, 1, 1, 1, 1, 1, -1]
+    assert calls == ONE_BY_ONE
 
 
 def test_nothing_keeps_a_model_alive(x: Tensor) -> None:

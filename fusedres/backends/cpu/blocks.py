@@ -20,10 +20,11 @@ from fusedres.ops.bottleneck_infer import middle_geometry
 
 
 class Layouts(NamedTuple):
-    """A block's packed weights, of its chain and last its downsample, and the type that they compute in."""
+    """A block's packed weights, of its chain and last its downsample."""
 
     weights: list[Tensor]
-    dtype: torch.dtype
+    dtype: torch.dtype  # that they compute in
+    shape: tuple[int, ...]  # of the block's output
 
 
 _BLOCKS: DerivedCache[Layouts | None] = DerivedCache(4)
@@ -37,13 +38,14 @@ class EngineStem(Prepared):
     scale: Tensor
     shift: Tensor
     dtype: torch.dtype  # that it computes in
+    shape: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         out: Tensor = OPS.stem_packed.default(x.to(self.dtype), self.layout, self.scale, self.shift)
         return out.to(x.dtype)
 
     def joined(self, others: Sequence[Prepared]) -> Prepared:
-        return EngineSequence((self, *others))
+        return EngineSequence.of(self, *others)
 
 
 def prepare_stem(x: Tensor, layer: Layer) -> Prepared | None:
@@ -51,7 +53,10 @@ def prepare_stem(x: Tensor, layer: Layer) -> Prepared | None:
     algorithm = choose(x.shape, x.dtype, layer.weight.shape, *layer.geometry)
     if algorithm is None:
         return None
-    return EngineStem(packed(layer.weight, layer.geometry, algorithm), *_affine(layer), algorithm.dtype)
+    n, k, *size = conv_output_shape(x.shape, layer.weight.shape, layer.geometry)
+    shape = n, k, *((pixels - 1) // 2 + 1 for pixels in size)  # pooled
+    weights = packed(layer.weight, layer.geometry, algorithm)
+    return EngineStem(weights, *_affine(layer), algorithm.dtype, shape)
 
 
 def _affine(layer: Layer) -> tuple[Tensor, Tensor]:
@@ -67,6 +72,7 @@ class EngineBlocks(Prepared):
     """
 
     dtype: torch.dtype  # that they compute in
+    shape: tuple[int, ...]
     layouts: list[Tensor]
     scales: list[Tensor]
     shifts: list[Tensor]
@@ -83,7 +89,8 @@ class EngineBlocks(Prepared):
         if len(blocks) < len(others):
             return None
         every = zip(*(each._operands() for each in (self, *blocks)), strict=True)
-        return EngineBlocks(self.dtype, *(list(itertools.chain.from_iterable(operand)) for operand in every))
+        operands = (list(itertools.chain.from_iterable(operand)) for operand in every)
+        return EngineBlocks(self.dtype, (self, *blocks)[-1].shape, *operands)
 
     def _operands(self) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int], list[int]]:
         return self.layouts, self.scales, self.shifts, self.convs, self.downsamples
@@ -95,13 +102,14 @@ class EngineHead(Prepared):
 
     weight: Tensor
     bias: Tensor | None
+    shape: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         out: Tensor = OPS.avgpool_linear.default(x, self.weight, self.bias)
         return out
 
     def joined(self, others: Sequence[Prepared]) -> Prepared:
-        return EngineSequence((self, *others))
+        return EngineSequence.of(self, *others)
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,11 @@ class EngineSequence(Prepared):
     """One after the other: a stem, a network's blocks, its head."""
 
     steps: tuple[Prepared, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, *steps: Prepared) -> EngineSequence:
+        return cls(steps, steps[-1].shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         for step in self.steps:
@@ -116,7 +129,7 @@ class EngineSequence(Prepared):
         return x
 
     def joined(self, others: Sequence[Prepared]) -> Prepared:
-        return EngineSequence((*self.steps, *others))
+        return EngineSequence.of(*self.steps, *others)
 
 
 #: With more images ATen's matrix product is faster: 1.3 times at 64 in fp32, 0.77 of ours at 16.
@@ -129,7 +142,7 @@ def prepare_head(x: Tensor, weight: Tensor, bias: Tensor | None) -> EngineHead |
         return None
     fits = weight.shape[1] == x.shape[1] and (bias is None or bias.shape == weight.shape[:1])
     alike = all(t is None or (t.dtype, t.device) == (x.dtype, x.device) for t in (weight, bias))
-    return EngineHead(weight, bias) if fits and alike else None
+    return EngineHead(weight, bias, (x.shape[0], weight.shape[0])) if fits and alike else None
 
 
 def bottleneck(
@@ -162,7 +175,8 @@ def bottleneck(
     if layouts is None:
         return None
     scales, shifts = ([operands[i] for operands in every] for i in (1, 2))
-    return EngineBlocks(layouts.dtype, layouts.weights, scales, shifts, [3], [len(every) - 3])(x)
+    downsamples = len(every) - 3
+    return EngineBlocks(layouts.dtype, layouts.shape, layouts.weights, scales, shifts, [3], [downsamples])(x)
 
 
 def pack_block(
@@ -173,7 +187,7 @@ def pack_block(
     shape: Ints = x.shape
     for i, (weight, geometry) in enumerate(zip(weights, geometries, strict=True)):
         if downsample and i + 1 == len(weights):
-            shape = x.shape
+            shape = x.shape  # what comes of it has the shape of what comes of the chain
         algorithm = choose(shape, x.dtype, weight.shape, *geometry)
         if algorithm is None:
             return None
@@ -182,7 +196,7 @@ def pack_block(
     dtypes = {algorithm.dtype for algorithm in algorithms}
     if len(dtypes) > 1:
         return None
-    return Layouts(list(map(packed, weights, geometries, algorithms)), dtypes.pop())
+    return Layouts(list(map(packed, weights, geometries, algorithms)), dtypes.pop(), tuple(shape))
 
 
 def prepare_block(x: Tensor, chain: Sequence[Layer], downsample: Layer | None) -> Prepared | None:
@@ -196,4 +210,4 @@ def prepare_block(x: Tensor, chain: Sequence[Layer], downsample: Layer | None) -
         return None
     scales, shifts = (list(column) for column in zip(*map(_affine, every), strict=True))
     counts = [len(chain)], [len(every) - len(chain)]
-    return EngineBlocks(layouts.dtype, layouts.weights, scales, shifts, *counts)
+    return EngineBlocks(layouts.dtype, layouts.shape, layouts.weights, scales, shifts, *counts)
