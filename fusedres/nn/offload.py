@@ -40,12 +40,14 @@ def offload(model: nn.Module, directory: str | os.PathLike[str] | None = None) -
         How many bytes of the model's weights lie in files now.
 
     Raises:
-        TypeError: ``model`` is no ``nn.Module``.
+        TypeError: ``model`` is no ``nn.Module``, or ``directory`` no path.
         ValueError: nothing in ``model`` can be moved.
         OSError: the file cannot be written; the model is then as it was.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"offload: `model` must be a torch.nn.Module; got {type(model).__name__}")
+    if directory is not None and not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"offload: `directory` must be a path or None; got {directory!r}")
     weights = _weights(model)
     if not weights:
         raise ValueError(

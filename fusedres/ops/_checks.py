@@ -173,12 +173,15 @@ def conv(
     *,
     x_name: str = "x",
     weight_name: str = "w",
+    size: tuple[int, int] | None = None,
 ) -> Geometry:
-    """Check a convolution's operands and return its geometry."""
+    """Check a convolution's operands and return its geometry; ``size`` is a fixed (R, S) of the filters."""
     activation(op, x_name, x)
     tensor(op, weight_name, w)  # one that is absent as well
     same_dtype_device(op, x, **{weight_name: w})
-    return conv_shapes(op, x_name, x.shape, w, stride, padding, dilation, groups, weight_name=weight_name)
+    return conv_shapes(
+        op, x_name, x.shape, w, stride, padding, dilation, groups, weight_name=weight_name, size=size
+    )
 
 
 def conv_shapes(

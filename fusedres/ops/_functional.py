@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fusedres._settings import COMPOSITION, MEMORY, PRECISION
+from fusedres._settings import BACKEND, COMPOSITION, MEMORY, PRECISION
 from fusedres.ops import _checks, _prepared
 from fusedres.ops._block_op import BlockOp, flat_geometry, statistics_of
 from fusedres.ops._caches import eagerly
@@ -44,8 +45,18 @@ def check_wishes(op: str, training: bool, composition: str | None, plan: Choice 
         raise TypeError(f"{op}: `training` must be True or False; got {training!r}")
     if composition is not None:
         COMPOSITION.check(composition, f"{op}: `composition`")
-    if plan is not None and not isinstance(plan, Choice):
+    if plan is None:
+        return
+    if not isinstance(plan, Choice):
         raise TypeError(f"{op}: `plan` must be a Choice; got {type(plan).__name__}")
+    _check_choice(op, plan)
+
+
+@lru_cache
+def _check_choice(op: str, plan: Choice) -> None:
+    COMPOSITION.check(plan.composition, f"{op}: `plan.composition`")
+    for name in plan.backend.split(","):  # of all ops, then op=name
+        BACKEND.check(name.rpartition("=")[2], f"{op}: `plan.backend`")
 
 
 def check_parts(op: str, name: str, layer: ConvBN) -> None:

@@ -81,16 +81,16 @@ def bottleneck_infer(
     op = "bottleneck_infer"
     one = Geometry()
     middle = middle_geometry(pair(stride), pair(dilation), groups)
-    _checks.conv(op, x, w1, *one, weight_name="w1")
+    _checks.conv(op, x, w1, *one, weight_name="w1", size=(1, 1))
     inner = conv_output_shape(x.shape, w1.shape, one)
-    _checks.conv_shapes(op, "w1", inner, w2, *middle, weight_name="w2")
+    _checks.conv_shapes(op, "w1", inner, w2, *middle, weight_name="w2", size=(3, 3))
     mid = conv_output_shape(inner, w2.shape, middle)
-    _checks.conv_shapes(op, "w2", mid, w3, *one, weight_name="w3")
+    _checks.conv_shapes(op, "w2", mid, w3, *one, weight_name="w3", size=(1, 1))
     _checks.both_or_neither(op, wd=wd, sd=sd, td=td)
     out_shape = conv_output_shape(mid, w3.shape, one)
     if wd is not None:
         skip = Geometry(stride=middle.stride)
-        _checks.conv(op, x, wd, *skip, weight_name="wd")
+        _checks.conv(op, x, wd, *skip, weight_name="wd", size=(1, 1))
         _checks.equal_shapes(op, "wd", conv_output_shape(x.shape, wd.shape, skip), out_shape)
     else:
         _checks.equal_shapes(op, "x", x.shape, out_shape)

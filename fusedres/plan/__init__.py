@@ -5,6 +5,7 @@ The modules ask :func:`recall` and :func:`resolve`; users call :func:`fusedres.t
 ``fusedres/_heuristic.json``.
 """
 
+from fusedres.ops._planned import Choice
 from fusedres.plan._explain import Explanation, explain
 from fusedres.plan._files import load, save
 from fusedres.plan._lookup import clear, generation, recall, resolve
@@ -13,6 +14,7 @@ from fusedres.plan._report import Report
 from fusedres.plan._tune import tune
 
 __all__ = [
+    "Choice",
     "Explanation",
     "Plan",
     "Report",

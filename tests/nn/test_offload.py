@@ -217,6 +217,11 @@ def test_what_cannot_be_moved_is_refused(model: object, error: type[Exception], 
         fusedres.offload(model)  # type: ignore[arg-type]
 
 
+def test_a_directory_that_is_no_path_is_named() -> None:
+    with pytest.raises(TypeError, match=r"offload: `directory` must be a path or None; got 3"):
+        fusedres.offload(resnet(), 3)  # type: ignore[arg-type]
+
+
 def test_weights_made_in_inference_mode_stay(tmp_path: Path) -> None:
     """Nobody sees their changes, so they are packed in every call."""
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fusedres
+from fusedres.plan import Choice
 from tests._parity import assert_same_bits, assert_within_two_x
 from tests._probe import KernelCalls, poisoned_memory, saved_for_backward, scattered
 from tests.ops._block_case import COMPOSITION, FEW_MODES, TRAINING
@@ -32,6 +33,18 @@ def bad_wishes(op: str) -> tuple[Bad, ...]:
             for value in ("zzz", "", 3)
         ),
         Bad("plan", lambda i: {"plan": "zzz"}, TypeError, f"{op}: `plan` must be a Choice; got str"),
+        Bad(
+            "plan's composition",
+            lambda i: {"plan": Choice("zzz")},
+            ValueError,
+            f"{op}: `plan.composition`: must be one of .*'stats'.*; got 'zzz'",
+        ),
+        Bad(
+            "plan's back-end",
+            lambda i: {"plan": Choice("stats", "cpu,conv_wgrad=zzz")},
+            ValueError,
+            f"{op}: `plan.backend`: must be one of .*'cpu'.*; got 'zzz'",
+        ),
     )
 
 

@@ -21,6 +21,15 @@ class TestBottleneckInfer(KernelRules):
         Bad(
             "w2", lambda i: {"w2": i["w2"][:, :4]}, ValueError, "`w2` must have 6 = C / groups input channels"
         ),
+        *(
+            Bad(
+                f"w{name}_size",
+                lambda i, w=f"w{name}", size=4 - taps: {w: i[w][..., :1, :1].expand(-1, -1, size, size)},
+                ValueError,
+                rf"`w{name}` must have filters of size \({taps}, {taps}\)",
+            )
+            for name, taps in (("1", 1), ("2", 3), ("3", 1), ("d", 1))
+        ),
         Bad("w3_dtype", lambda i: {"w3": i["w3"].half()}, TypeError, "`w3` must have the dtype of `x`"),
         Bad("groups", lambda i: {"groups": 4}, ValueError, "`groups` must divide"),
         Bad(

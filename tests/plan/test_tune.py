@@ -306,7 +306,7 @@ def test_a_candidate_that_fails_is_named_and_left_out(
     block = FusedBasicBlock(3, 3)
     (outcome,) = tune(block, x[:, :, :9, :9]).outcomes
     assert outcome.choice == Choice("stats", "cpu")
-    assert "stats on reference,conv_stats=nobody cannot run: AttributeError" in outcome.why
+    assert "stats on reference,conv_stats=nobody cannot run: ValueError" in outcome.why
 
 
 def test_a_choice_that_changes_what_follows_is_followed(model: FusedResNet, clock: Clock) -> None:

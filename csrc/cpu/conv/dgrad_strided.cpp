@@ -40,7 +40,10 @@ void check_sizes(
     const char* op, const Tensor& dy, const Tensor& w, const std::vector<int64_t>& x_shape,
     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding) {
   if (x_shape.size() != 4 || x_shape[0] != dy.size(0) || x_shape[1] != w.size(1) || dy.size(1) != w.size(0))
-    fail(std::string(op) + ": `x_shape`, `dy` and `w` must be (N, C, H, W), (N, K, P, Q) and (K, C, R, S)");
+    fail(
+        std::string(op) +
+        ": `x_shape`, `dy` and `w` must be (N, C, H, W), (N, K, P, Q) and (K, C, R, S); got " +
+        listed(x_shape) + ", " + listed(shape_of(dy)) + " and " + listed(shape_of(w)));
   for (int d = 0; d < 2; ++d) {
     if (padding[d] >= w.size(2 + d))
       fail(
@@ -48,7 +51,9 @@ void check_sizes(
           " taps; got " + std::to_string(padding[d]));
     const int64_t room = x_shape[2 + d] + 2 * padding[d] - w.size(2 + d);
     if (room < 0 || room / stride[d] + 1 != dy.size(2 + d))
-      fail(std::string(op) + ": `x_shape` must be the input's of a convolution with `dy`'s output");
+      fail(
+          std::string(op) + ": `x_shape` must be the input's of a convolution with `dy`'s output " +
+          listed(shape_of(dy)) + "; got " + listed(x_shape));
   }
 }
 

@@ -8,12 +8,6 @@
 namespace fusedres::conv {
 namespace {
 
-std::string listed(const std::vector<int64_t>& values) {
-  std::string text = "(";
-  for (size_t i = 0; i < values.size(); ++i) text += (i ? ", " : "") + std::to_string(values[i]);
-  return text + ")";
-}
-
 void check_pair(const char* op, const char* name, const std::vector<int64_t>& values, int64_t least) {
   if (values.size() != 2 || std::min(values[0], values[1]) < least)
     fail(
@@ -22,6 +16,12 @@ void check_pair(const char* op, const char* name, const std::vector<int64_t>& va
 }
 
 }  // namespace
+
+std::string listed(const std::vector<int64_t>& values) {
+  std::string text = "(";
+  for (size_t i = 0; i < values.size(); ++i) text += (i ? ", " : "") + std::to_string(values[i]);
+  return text + ")";
+}
 
 void TorchTeam::fork(void (*enter)(void*, int64_t), void* context) {
   torch::stable::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {

@@ -25,6 +25,8 @@ class TorchTeam : public Team {
 };
 
 [[noreturn]] void fail(const std::string& message);
+// "(1, 2)", for messages.
+std::string listed(const std::vector<int64_t>& values);
 
 // Whether this process can run the algorithm of that number.
 bool is_runnable(int64_t algorithm);
