@@ -33,7 +33,7 @@ void run_block(const Block& block, const Map& in, const Map& out, Team& team);
 void run_blocks(const std::vector<Block>& blocks, const Map& in, const std::vector<Map>& outs, Team& team);
 
 // How many blocks one call of run_blocks should do, from `first` on: those that images are carried through,
-// or one whose images go together. `in` is the first block's input, `outs` are all blocks' outputs.
+// or one whose images go together. `in` is the input of blocks[0], `outs` are all blocks' outputs.
 size_t blocks_at_once(
     const std::vector<Block>& blocks, size_t first, const Map& in, const std::vector<Map>& outs,
     int64_t threads);
