@@ -46,10 +46,18 @@ def device() -> dict[str, Any]:
     }
 
 
+def title(machine: dict[str, Any]) -> str:
+    """The machine in a heading: ``AMD EPYC, AVX512 BF16, 2 cores``.
+
+    CPUs that share a name, as a cloud's do, are told apart by the widest of their instruction sets.
+    """
+    widest = [flag.upper().replace("_", " ") for flag in machine["isa"][-1:]]
+    return ", ".join([machine["cpu"], *widest, f"{machine['cores']} cores"])
+
+
 def slug(machine: dict[str, Any]) -> str:
-    """A file name for the machine: ``intel-xeon-processor-2-cores``."""
-    words = re.findall(r"[a-z0-9]+", f"{machine['cpu']} {machine['cores']} cores".lower())
-    return "-".join(words)
+    """A file name for the machine: ``amd-epyc-avx512-bf16-2-cores``."""
+    return "-".join(re.findall(r"[a-z0-9]+", title(machine).lower()))
 
 
 def versions() -> dict[str, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.models import timing
+from benchmarks.models import machine, timing
 from benchmarks.models.peers import OURS, PEERS, PLAIN
 from benchmarks.models.report import (
     NO_NUMBER,
@@ -59,7 +59,7 @@ def render(results: Results, plot: str | None) -> str:
         "Memory": memory_table([pair for pair in alike if pair[0].batch in (1, 16)], device["cores"]),
         "Beside a busy neighbour": neighbour_table(beside, device["cores"]),
     }
-    lines = [f"## {device['cpu']}, {device['cores']} cores", ""]
+    lines = [f"## {machine.title(device)}", ""]
     for heading, body in sections.items():
         lines += [f"### {heading}", "", *body] if body else []
     return "\n".join([*lines, conditions(results, timed)]) if timed else ""

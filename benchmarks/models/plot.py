@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from benchmarks.models import machine
 from benchmarks.models.cells import Cell
 from benchmarks.models.peers import OURS, PEERS, PLAIN
 from benchmarks.models.report import headline, model_title, ratios, threads_title
@@ -58,7 +59,7 @@ def draw(results: Results, path: Path) -> None:
         if saved:
             _draw_saved(axes["saved"], saved)
         device = results["device"]
-        figure.supxlabel(f"{device['cpu']}, {device['cores']} cores", fontsize=8, color=INK)
+        figure.supxlabel(machine.title(device), fontsize=8, color=INK)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=160, metadata={"Software": None})
         plt.close(figure)

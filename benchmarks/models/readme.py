@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.models import machine
 from benchmarks.models.cells import Cell
 from benchmarks.models.report import (
     Measured,
@@ -31,7 +32,8 @@ def render(results: Results, plot: str | None = None) -> str:
         return measured.get(replace(cell, threads=1)) if cell.threads > 1 else None
 
     timed = speed_table(headline(results, "infer", "train"), results["device"]["cores"], one_thread)
-    return "\n".join([*picture, *timed, *saved_table(results), conditions(results, shown)])
+    heading = [f"### {machine.title(results['device'])}", ""]
+    return "\n".join([*heading, *picture, *timed, *saved_table(results), conditions(results, shown)])
 
 
 def write_readme(readme: Path, sections: list[str]) -> None:

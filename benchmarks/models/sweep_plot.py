@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from benchmarks.models import machine
 from benchmarks.models.page import sweep
 from benchmarks.models.peers import OURS, PEERS
 from benchmarks.models.plot import COLOURS, FAINT, INK
@@ -46,9 +47,7 @@ def draw_sweep(results: Results, path: Path) -> bool:
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside upper left", fontsize=8)
         device = results["device"]
-        figure.supxlabel(
-            f"batch size (ResNet-50); {device['cpu']}, {device['cores']} cores", fontsize=8, color=INK
-        )
+        figure.supxlabel(f"batch size (ResNet-50); {machine.title(device)}", fontsize=8, color=INK)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=160, metadata={"Software": None})
         plt.close(figure)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.models import page, readme, report
+from benchmarks.models import machine, page, readme, report
 from benchmarks.models.plot import draw
 from benchmarks.models.results import FOLDER, add, load, write_atomically
 from benchmarks.models.sweep_plot import draw_sweep
@@ -41,6 +41,20 @@ def test_it_says_whether_ours_was_tuned(tuned: tuple[bool, bool], words: str) ->
     found["cells"]["infer-resnet50-fp32-b16-t2"] = {**one, "tuned": tuned[1]}
     assert f"fusedres was {words}." in readme.render(found)
     assert "fusedres was not tuned." in readme.render(results()), "files from before"
+
+
+def test_machines_that_share_a_name_have_files_of_their_own() -> None:
+    names = {
+        machine.slug({"cpu": "A Cloud's CPU", "cores": 2, "isa": isa})
+        for isa in ([], ["avx2"], ["avx2", "avx512f"], ["avx2", "avx512f", "avx512_bf16"])
+    }
+    assert names == {
+        "a-cloud-s-cpu-2-cores",
+        "a-cloud-s-cpu-avx2-2-cores",
+        "a-cloud-s-cpu-avx512f-2-cores",
+        "a-cloud-s-cpu-avx512-bf16-2-cores",
+    }
+    assert "### A CPU, AVX2, 2 cores" in readme.render(results())
 
 
 def test_no_speed_up_while_parity_is_red() -> None:
