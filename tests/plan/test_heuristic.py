@@ -71,7 +71,7 @@ def test_the_packages_rules_name_what_exists() -> None:
         assert set(rule.then) <= set(COMPOSITION.choices[2:]) and rule.why
     algorithms = {*(a.name.lower() for a in engine.Algorithm), engine.ONEDNN}
     facts = {"use", "dtype", "precision", "taps", "stride", "dilation", "groups", "isa", "onednn"}
-    facts |= {"channels", "weights", "map_pixels", "batch_pixels", "patches", "thread_patches"}
+    facts |= {"matrix_unit", "channels", "weights", "map_pixels", "batch_pixels", "patches", "thread_patches"}
     for rule in tables["cpu convolution"]:
         assert set(rule.then) <= algorithms and rule.why
         assert rule.then[-1] == engine.ONEDNN, "the one that always runs comes last"
@@ -91,7 +91,6 @@ def test_every_back_end_has_its_default_composition() -> None:
         (convolution(), "winograd_f32"),
         (convolution(r=1), "direct_f32"),
         (convolution(stride=2), "direct_f32"),
-        (convolution(hw=7, c=512, k=512), "direct_f32"),
         (convolution(n=2, hw=7, c=512, k=512), "winograd_f32"),
         (convolution("fprop", n=1, hw=28), "onednn"),
         (convolution("fprop", n=16, hw=28), "winograd_f32"),
@@ -107,6 +106,24 @@ def test_every_back_end_has_its_default_composition() -> None:
 def test_the_engines_thresholds(what: Convolution, expected: str) -> None:
     chosen, why = engine.by_rule(what)
     assert chosen == expected and why
+
+
+FEW_PATCHES = convolution(hw=7, c=512, k=512)
+HALF_AN_IMAGE = convolution(hw=28, c=128, k=128)._replace(precision="fast", threads=2)
+
+
+@needs_avx512
+@pytest.mark.parametrize(
+    ("what", "with_amx", "by_fmas"),
+    [(FEW_PATCHES, "direct_f32", "winograd_f32"), (HALF_AN_IMAGE, "winograd2_f32_amx", "winograd4_f32")],
+)
+def test_winograd_on_few_patches_is_for_fmas(
+    what: Convolution, with_amx: str, by_fmas: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AMX leaves larger weights less to gain."""
+    for amx, expected in ((True, with_amx), (False, by_fmas)):
+        monkeypatch.setattr(engine, "runs", lambda algorithm, amx=amx: amx or "AMX" not in algorithm.name)
+        assert engine.by_rule.__wrapped__(what)[0] == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "cpu/conv/cache.h"
 #include "cpu/conv/memory.h"
 #include "cpu/conv/pieces.h"
 #include "cpu/conv/segments.h"
@@ -12,10 +13,13 @@ namespace {
 
 // Every panel of weights passes over a block of tiles before the next block begins. Weights that stay in L2
 // (2 MB on Sapphire Rapids, 1 MB on Zen 4) allow small blocks, which finish their output and residual while
-// these are near: 64 -> 256 at 56 x 56 went from 52 to 72 GFLOP/s. Larger weights want all of L2 for inputs.
-constexpr int64_t kSmallWeights = 1300 * 1024;
+// these are near: 64 -> 256 at 56 x 56 went from 52 to 72 GFLOP/s. Larger weights want L2 for inputs: each
+// block reads all of them from L3.
 constexpr int64_t kSmallBlock = 160 * 1024;
-constexpr int64_t kLargeBlock = 512 * 1024;
+int64_t small_weights() { return l2_bytes() * 5 / 8; }
+int64_t large_block() { return l2_bytes() / 4; }
+// By panels each thread reads its weights alone.
+constexpr int64_t kSharedWeights = 1280 * 1024;
 constexpr int64_t kFewRows = 12;  // of a strip: fewer do not pay for loading the weights' tiles
 constexpr int64_t kSharedWeightsOfParts = 1700 * 1024;  // splitting panels, each thread packs all pixels
 constexpr int64_t kLargeBlockOfParts = 800 * 1024;  // packed: 1024 -> 512 at 14 x 14 from 92 to 108 GFLOP/s
@@ -90,7 +94,7 @@ void DirectConv::plan(int64_t for_threads) {
   // panels it reads all inputs, half of them from the other core's cache. Where the weights stay in L2 pixels
   // win, even with tiles so few that the shares differ (bf16 at 14 x 14: a block from 545 to 510 us).
   split_panels = panels >= threads && (fewest_tiles < threads ||
-                                       (weights > (packs_always() ? kSharedWeightsOfParts : kSmallWeights) &&
+                                       (weights > (packs_always() ? kSharedWeightsOfParts : kSharedWeights) &&
                                         weights > in.images * in.image));
   // 196 pixels are 7 tiles of up to 32, 4 for one thread and 3 for the other, or 8 of up to 26.
   if (packs_always() && !split_panels) {
@@ -101,8 +105,8 @@ void DirectConv::plan(int64_t for_threads) {
   const int64_t tile_count = segments.tile_count(), tile_pixels = segments.strips * segments.length;
   const int64_t tile_bytes = input_bytes(tile_pixels);
   const int64_t written = tile_pixels * out.pixel * (residual.data != nullptr ? 2 : 1);
-  const bool small = (split_panels ? weights / threads : weights) <= kSmallWeights;
-  const int64_t large = packs_always() ? kLargeBlockOfParts : kLargeBlock;
+  const bool small = (split_panels ? weights / threads : weights) <= small_weights();
+  const int64_t large = packs_always() ? kLargeBlockOfParts : large_block();
   block =
       std::clamp<int64_t>(small ? kSmallBlock / (tile_bytes + written) : large / tile_bytes, 1, kBlockTiles);
   // Panels of other groups read other channels: nothing to keep for the next panel.

@@ -213,6 +213,7 @@ def by_rule(convolution: Convolution) -> tuple[str, str]:
             "dilation": f"{convolution.dilation[0]}x{convolution.dilation[1]}",
             "groups": convolution.groups,
             "isa": tile_isa(dtype),
+            "matrix_unit": runs(Algorithm.DIRECT_BF16_AMX),
             "onednn": onednn_serves(dtype),
             "channels": c,  # of a group
             "weights": k * c,
