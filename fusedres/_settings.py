@@ -142,9 +142,9 @@ def memory(name: str) -> AbstractContextManager[None]:
 def precision(name: str) -> AbstractContextManager[None]:
     """``"default"`` keeps the 2× rule; ``"fast"`` allows algorithms with an error of their own.
 
-    ``docs/numerics.md`` states each one's: today, in fp32 on a CPU, Winograd's F(4×4, 3×3) and products of
-    two bf16 parts. Where a back-end has none for a layer, ``"fast"`` changes nothing. Enter it outside
-    compiled code. A forward keeps its precision for its backward.
+    ``docs/numerics.md`` states each one's: today, on a CPU, Winograd's F(4×4, 3×3) and products of two
+    bf16 parts in fp32, and Winograd's F(2×2, 3×3) in bf16. Where a back-end has none for a layer, ``"fast"``
+    changes nothing. Enter it outside compiled code. A forward keeps its precision for its backward.
 
     Raises:
         ValueError: an unknown name.

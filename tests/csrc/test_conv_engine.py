@@ -191,6 +191,8 @@ def allowance(case: Case, algorithm: Algorithm, x: Tensor, w: Tensor) -> Allowan
         # The same of the products of transforms: an output is the sum of 9 points', whose operands are at
         # most 2 and 1 times as long as the patch and the filter.
         return Allowance(9 * 2 * 2**-15 * window_times_filter(case, x, w, 4))
+    if algorithm == Algorithm.WINOGRAD_BF16_DOT:  # the same, up to 2^-8 of each transform
+        return Allowance(9 * 2 * 2**-7 * window_times_filter(case, x, w, 4))
     if case.c >= 40 and min(case.h, case.w) >= 6:
         return Allowance(0.0, FAST_FACTORS)
     # A few products, or windows that are mostly border, are nearly exact in direct convolution. Here each

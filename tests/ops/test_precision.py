@@ -57,7 +57,9 @@ def test_default_rules_name_no_fast_algorithm() -> None:
 def test_fast_rules_name_one_in_every_use_but_wgrad() -> None:
     fast = [c for c in every_convolution("fast") if engine.by_rule(c)[0] in FAST_NAMES]
     assert {c.use for c in fast} == {"infer", "fprop", "dgrad"}
-    assert {c.dtype for c in fast} == {"float32"}
+    by_dot_products = engine.runs(Algorithm.WINOGRAD_BF16_DOT) and not engine.runs(Algorithm.DIRECT_BF16_AMX)
+    assert {c.dtype for c in fast} == ({"float32", "bfloat16"} if by_dot_products else {"float32"})
+    assert {c.use for c in fast if c.dtype == "bfloat16"} <= {"infer"}
 
 
 @pytest.mark.parametrize(("dilation", "groups"), [(2, 1), (1, 32)])
@@ -76,11 +78,12 @@ def test_rules_name_what_takes_the_convolution(c: int, size: int, n: int, dilati
 
 @needs_fast
 def test_plans_time_fast_algorithms_under_fast_alone() -> None:
+    of_fp32 = {name for name in FAST_NAMES if "f32" in name}
     for use in ("infer", "fprop", "dgrad", "wgrad"):
         timed = {p: set(algorithms.algorithms(convolution(use, "float32", 16, 9, 1, 1, p)))
                  for p in ("default", "fast")}  # fmt: skip
         assert not FAST_NAMES & timed["default"]
-        assert (timed["fast"] - timed["default"] == FAST_NAMES) == (use != "wgrad")
+        assert (timed["fast"] - timed["default"] == of_fp32) == (use != "wgrad")
 
 
 def block(kind: type[nn.Module] = BasicBlock) -> nn.Module:
@@ -233,9 +236,13 @@ def random_looking(c: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, c, size, size), torch.randn(40, c, 3, 3) / (9 * c) ** 0.5
 
 
-#: What a convolution by two bf16 parts leaves out of its products, rms: docs/numerics.md. Winograd's
-#: transforms make it larger.
-LEFT_OUT = {Algorithm.DIRECT2_F32_AMX: 0.29 * 2**-16, Algorithm.WINOGRAD2_F32_AMX: 1.7 * 0.29 * 2**-16}
+#: What a convolution by two bf16 parts, or of transforms in bf16, leaves out of its products, rms:
+#: docs/numerics.md. Winograd's transforms make it larger.
+LEFT_OUT = {
+    Algorithm.DIRECT2_F32_AMX: 0.29 * 2**-16,
+    Algorithm.WINOGRAD2_F32_AMX: 1.7 * 0.29 * 2**-16,
+    Algorithm.WINOGRAD_BF16_DOT: 1.7 * 0.6 * 2**-8,
+}
 
 
 @pytest.mark.parametrize("algorithm", sorted(engine.FAST), ids=lambda a: a.name.lower())
@@ -246,7 +253,7 @@ def test_error_of_a_layer(c: int, size: int, operands: object, algorithm: Algori
     if not engine.runs(algorithm):
         pytest.skip(f"this CPU does not run {algorithm.name}")
     torch.manual_seed(c)
-    x, w = operands(c, size)  # type: ignore[operator]
+    x, w = (t.to(algorithm.dtype) for t in operands(c, size))  # type: ignore[operator]
     x = x.contiguous(memory_format=NHWC)
     ours = engine.conv(x, w, None, None, None, False, Geometry(padding=(1, 1)), algorithm)
     exact, plain = F.conv2d(x.double(), w.double(), padding=1), F.conv2d(x, w, padding=1)

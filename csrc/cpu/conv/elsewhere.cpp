@@ -15,6 +15,7 @@ const TileFamily kTilesGroupsAvx2{};
 const TileFamily kTilesGroupsAvx512{};
 const TileFamily kTilesF32Avx512{};
 const TileFamily kTilesBf16Avx512{};
+const TileFamily kTilesProductsBf16Avx512{};
 const TileFamily kTilesBf16Amx{};
 const TileFamily kTilesF32Amx{};
 const TileFamily kTiles2F32Amx{};
@@ -26,6 +27,7 @@ const WinogradTransforms kWinogradAvx2{};
 const WinogradTransforms kWinogradF4Avx2{};
 const WinogradTransforms kWinogradAvx512{};
 const WinogradTransforms kWinogradF4Avx512{};
+const WinogradTransforms kWinogradBf16Avx512{};
 
 }  // namespace fusedres::conv
 #endif

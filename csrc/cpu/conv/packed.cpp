@@ -147,6 +147,24 @@ void pack_winograd_f32(const PackedHeader& header, Panel<float>& panel, float* o
   }
 }
 
+// [point][pass][c / 2][filter of the pass][2]
+void pack_winograd_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
+  constexpr int64_t kPoints = WinogradF2::kSide * WinogradF2::kSide;
+  const int64_t channels = header.run;
+  float g[9 * kPanel], u[kPoints][kPanel];
+  BFloat16 pairs[kPoints][2 * kPanel];
+  for (int64_t c = 0; c < channels; ++c) {
+    const BFloat16* gathered = panel.channel(c);
+    std::transform(gathered, gathered + 9 * kPanel, g, [](BFloat16 x) { return to_float(x); });
+    winograd_filters<WinogradF2>(g, u);
+    for (int64_t q = 0; q < kPoints; ++q)
+      for (int64_t k = 0; k < kPanel; ++k) pairs[q][2 * k + c % 2] = from_float<BFloat16>(u[q][k]);
+    if (c % 2 == 0) continue;
+    for (int64_t q = 0; q < kPoints; ++q)
+      put_step(header, pairs[q], 2, c / 2, channels / 2, out + q * channels * kPanel);
+  }
+}
+
 // [pass][r][s][c / 2][filter of the pass][2]: vdpbf16ps multiplies pairs of channels of 16 filters.
 void pack_dot_bf16(const PackedHeader& header, Panel<BFloat16>& panel, BFloat16* out) {
   const int64_t channels = header.run, taps = header.filter.rows * header.filter.cols;
@@ -244,7 +262,7 @@ int64_t panel_bytes(const PackedHeader& header) {
 
 PackedHeader make_header(Algorithm algorithm, const Filter& filter) {
   PackedHeader header{PackedHeader::kMagic, static_cast<int64_t>(algorithm), 0, 1, 0, kPanel, filter};
-  if (algorithm == Algorithm::kDirectBf16Dot) header.group = 2;
+  if (algorithm == Algorithm::kDirectBf16Dot || algorithm == Algorithm::kWinogradBf16Dot) header.group = 2;
   // A stem's 7 columns of 3 channels, padded to 4, make 28 of a tile's 32 multiplications; padded to 32
   // each, they would make 21 of 224.
   if (algorithm == Algorithm::kDirectBf16Amx)
@@ -281,6 +299,7 @@ void pack_panel(
   Panel<BFloat16> filters(header, weights, strides, panel);
   auto* data = reinterpret_cast<BFloat16*>(to);
   if (algorithm == Algorithm::kDirectBf16Dot) return pack_dot_bf16(header, filters, data);
+  if (algorithm == Algorithm::kWinogradBf16Dot) return pack_winograd_bf16(header, filters, data);
   return merges_columns(header) ? pack_amx_merged_bf16(header, filters, data)
                                 : pack_amx_bf16(header, filters, data);
 }

@@ -20,14 +20,16 @@ enum class Algorithm : int32_t {
   kDirectF32Amx = 5,     // each fp32 as three bf16 parts, six products of parts on the matrix unit
   kDirect2F32Amx = 6,    // as two parts, three products
   kWinograd2F32Amx = 7,  // F(2x2, 3x3) with its products made of two parts
+  kWinogradBf16Dot = 8,  // F(2x2, 3x3) of bf16 by vdpbf16ps: both transforms are rounded to bf16
 };
-constexpr int32_t kAlgorithms = 8;
+constexpr int32_t kAlgorithms = 9;
 
 // The algorithm's side of a square of outputs, of F(2x2, 3x3) and F(4x4, 3x3); 0 of the others.
 inline int64_t winograd_outputs(Algorithm algorithm) {
   switch (algorithm) {
     case Algorithm::kWinogradF32:
     case Algorithm::kWinograd2F32Amx:
+    case Algorithm::kWinogradBf16Dot:
       return 2;
     case Algorithm::kWinograd4F32:
       return 4;
@@ -50,9 +52,14 @@ inline int64_t parts_of(Algorithm algorithm) {
 }
 
 inline DataType data_type(Algorithm algorithm) {
-  return algorithm == Algorithm::kDirectBf16Dot || algorithm == Algorithm::kDirectBf16Amx
-             ? DataType::kBFloat16
-             : DataType::kFloat32;
+  switch (algorithm) {
+    case Algorithm::kDirectBf16Dot:
+    case Algorithm::kDirectBf16Amx:
+    case Algorithm::kWinogradBf16Dot:
+      return DataType::kBFloat16;
+    default:
+      return DataType::kFloat32;
+  }
 }
 
 // Filters of every algorithm are packed in panels of 32 (two vectors of 16 fp32), the last one filled with

@@ -34,6 +34,7 @@ bool has_amx() { return false; }
 }  // namespace
 
 bool can_run(Algorithm algorithm) {
+  if (algorithm == Algorithm::kWinogradBf16Dot) return tile_isa(Algorithm::kDirectBf16Dot) == Isa::kAvx512;
   if (algorithm != Algorithm::kDirectBf16Amx && parts_of(algorithm) == 0) return true;
   static const bool amx = active_isa() == Isa::kAvx512 && has_avx512_bf16() && has_amx();
   return amx;
@@ -62,6 +63,7 @@ Isa tile_isa(Algorithm algorithm) {
 const TileFamily& tiles_of(const PackedHeader& header) {
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
   if (algorithm == Algorithm::kDirectBf16Amx) return kTilesBf16Amx;
+  if (algorithm == Algorithm::kWinogradBf16Dot) return kTilesProductsBf16Avx512;
   if (parts_of(algorithm) > 0) return parts_of(algorithm) == 3 ? kTilesF32Amx : kTiles2F32Amx;
   const TileFamily* const families[3][3] = {
       {&kTilesF32Portable, &kTilesF32Avx2, &kTilesF32Avx512},
@@ -76,6 +78,7 @@ const WinogradTransforms& transforms_of(const PackedHeader& header) {
       {&kWinogradPortable, &kWinogradAvx2, &kWinogradAvx512},
       {&kWinogradF4Portable, &kWinogradF4Avx2, &kWinogradF4Avx512}};
   const auto algorithm = static_cast<Algorithm>(header.algorithm);
+  if (algorithm == Algorithm::kWinogradBf16Dot) return kWinogradBf16Avx512;
   return *sets[winograd_outputs(algorithm) == 4][static_cast<int>(tile_isa(algorithm))];
 }
 

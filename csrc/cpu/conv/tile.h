@@ -76,7 +76,7 @@ extern const TileFamily kTilesF32Portable, kTilesBf16Portable, kTilesGroupsPorta
 extern const TileFamily kTilesF32Avx2, kTilesBf16Avx2, kTilesGroupsAvx2;
 extern const TileFamily kTilesGroupsAvx512;
 extern const TileFamily kTilesF32Avx512;
-extern const TileFamily kTilesBf16Avx512;
+extern const TileFamily kTilesBf16Avx512, kTilesProductsBf16Avx512;
 extern const TileFamily kTilesBf16Amx;
 extern const TileFamily kTilesF32Amx, kTiles2F32Amx;
 

@@ -18,12 +18,24 @@ struct BFloat16 {
   }
 };
 
+// Winograd's products, which stay in fp32. Nothing is added to them.
+struct ProductsBf16 : BFloat16 {
+  static __m512 load(const char* from, int vector, __mmask16 mask) {
+    return _mm512_maskz_loadu_ps(mask, from + 64 * vector);
+  }
+  static void store(char* to, int vector, __mmask16 mask, __m512 value) {
+    _mm512_mask_storeu_ps(to + 64 * vector, mask, value);
+  }
+};
+
+template <class Arithmetic>
 TileKernel kernel(int64_t rows, int64_t halves) {
-  return halves == 2 ? register_tile_of<BFloat16, 2>(rows) : register_tile_of<BFloat16, 1>(rows);
+  return halves == 2 ? register_tile_of<Arithmetic, 2>(rows) : register_tile_of<Arithmetic, 1>(rows);
 }
 
 }  // namespace
 
-const TileFamily kTilesBf16Avx512 = {2, 7, kPanel, 2, kernel, nullptr, nullptr};
+const TileFamily kTilesBf16Avx512 = {2, 7, kPanel, 2, kernel<BFloat16>, nullptr, nullptr};
+const TileFamily kTilesProductsBf16Avx512 = {2, 7, kPanel, 2, kernel<ProductsBf16>, nullptr, nullptr};
 
 }  // namespace fusedres::conv

@@ -64,9 +64,10 @@ void Wgrad::transform_inputs(
     for (int64_t line = 0; line < chunk.lines.end - chunk.lines.begin; ++line)
       for (int64_t column = 0; column < layout.across; ++column, v += kPanel) {
         const float* corner = copied + 2 * line * row + 2 * column * kPanel;
-        const float* patch[kPoints];
-        for (int64_t i = 0; i < kPoints; ++i) patch[i] = corner + i / 4 * row + i % 4 * kPanel;
-        kernels_.transforms->input(patch, kPanel, v, layout.v_point);
+        const char* patch[kPoints];
+        for (int64_t i = 0; i < kPoints; ++i)
+          patch[i] = reinterpret_cast<const char*>(corner + i / 4 * row + i % 4 * kPanel);
+        kernels_.transforms->input(patch, kPanel, reinterpret_cast<char*>(v), 4 * layout.v_point);
       }
 }
 

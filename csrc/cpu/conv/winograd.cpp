@@ -21,6 +21,7 @@ constexpr int64_t kBlockBytes = 1152 * 1024;
 constexpr int64_t kLargeWeights = 5 * 1024 * 1024;
 constexpr int64_t kLargeBlock = 8 * 1024 * 1024;  // V and M
 constexpr int64_t kLine = 16;                     // floats
+constexpr int64_t kLineBytes = 64;
 // Transformed values of a pixel's channels that wait in L1 to be packed: AVX-512's 14 patches take 36 KB.
 constexpr int64_t kSliceFloats = 576;
 
@@ -58,34 +59,40 @@ struct WinogradConv::Groups {
   }
 };
 
-// Where V and M of a block of patches lie; V patch after patch or, packed (tile.h), group after group. All
-// distances in floats. Points and patches are padded by a line so that they do not fall into one set of the
-// L1 cache.
+// Where V and M of a block of patches lie; V patch after patch or, packed (tile.h), group after group.
+// Distances of V and of the pixel of zeros are in bytes, those of M and of the slices (of fp32 that is
+// packed) in floats. Points and patches are padded by a line so that they do not fall into one set of the L1
+// cache.
 struct WinogradConv::Layout {
   bool packs;
-  int64_t channels, patch, group, v_point, m_point, m_panel, zeros, points, slice_patch, slice_point;
+  int64_t channels, patch, group, v_point, zeros;
+  int64_t m_point, m_panel, points, slice_patch, slice_point;
 
   Layout(const WinogradConv& conv, int64_t patches) {
     channels = packed_header(conv.packed).filter.in_channels;
-    zeros = round_up(channels, kLine);
+    zeros = round_up(channels * conv.element(), kLineBytes);
     points = conv.transforms->points();
     const InputPacking* packing = conv.tiles->packing;
     packs = packing != nullptr && packed_header(conv.packed).filter.panels() >= packing->worth_panels;
-    patch = zeros + kLine;
-    group = packs ? packing->bytes(channels) / 4 : 0;
+    patch = zeros + kLineBytes;
+    group = packs ? packing->bytes(channels) : 0;
     const int64_t groups = Groups(patches, *conv.tiles).count();
-    v_point = (packs ? groups * group : patches * patch) + kLine;
+    v_point = (packs ? groups * group : patches * patch) + kLineBytes;
     m_panel = patches * kPanel;
     m_point = m_panel * (conv.point_by_point ? conv.panels_at_once() : 1) + kLine;
     slice_patch = round_up(std::max(kLine, kSliceFloats / points / kLine * kLine), conv.tiles->input_group);
     slice_point = tile_patches(*conv.tiles) * slice_patch + kLine;
   }
-  int64_t v_floats() const { return points * v_point; }
+  int64_t v_bytes() const { return points * v_point; }
   int64_t m_floats() const { return points * m_point; }
   // What each thread has for itself: a pixel of zeros, some channels of a group before they are packed, M.
   int64_t slice_floats() const { return packs ? points * slice_point : 0; }
-  int64_t own_floats() const { return zeros + slice_floats() + m_floats(); }
+  int64_t own_bytes() const { return zeros + 4 * (slice_floats() + m_floats()); }
 };
+
+int64_t WinogradConv::element() const {
+  return element_size(data_type(static_cast<Algorithm>(packed_header(packed).algorithm)));
+}
 
 int64_t WinogradConv::patch_count() const {
   return out.images * ceil_div(out.height, transforms->outputs) * ceil_div(out.width, transforms->outputs);
@@ -101,9 +108,7 @@ void WinogradConv::plan(int64_t for_threads) {
   // Of a patch.
   const int64_t v_bytes =
       one.points *
-      (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / tile_patches(*tiles)
-                                                              : one.patch) *
-      4;
+      (parts_of(static_cast<Algorithm>(header.algorithm)) > 0 ? one.group / tile_patches(*tiles) : one.patch);
   const int64_t block_bytes = weights <= kSmallWeights ? kBlockOfSmallWeights : kBlockBytes;
   const int64_t of_tile = tile_patches(*tiles);
   const int64_t fitting = std::max(of_tile, block_bytes / v_bytes / of_tile * of_tile);
@@ -129,11 +134,11 @@ int64_t WinogradConv::panels_at_once() const {
 
 int64_t WinogradConv::scratch_bytes() const {
   const Layout layout(*this, block);
-  const int64_t v = split_panels ? layout.v_floats() : threads * layout.v_floats();
-  return 4 * (v + threads * layout.own_floats());
+  const int64_t v = split_panels ? layout.v_bytes() : threads * layout.v_bytes();
+  return v + threads * layout.own_bytes();
 }
 
-void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** values) const {
+void WinogradConv::read_patch(int64_t patch, const char* zeros, const char** values) const {
   const Filter& filter = packed_header(packed).filter;
   const int64_t outputs = transforms->outputs, side = transforms->side();
   const int64_t across = ceil_div(out.width, outputs), down = ceil_div(out.height, outputs);
@@ -144,7 +149,7 @@ void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** v
     for (int64_t j = 0; j < side; ++j) {
       const int64_t y = top + i, x = left + j;
       const bool inside = y >= 0 && y < in.height && x >= 0 && x < in.width;
-      values[i * side + j] = inside ? reinterpret_cast<const float*>(in.at(n, y, x)) : zeros;
+      values[i * side + j] = inside ? in.at(n, y, x) : zeros;
     }
 }
 
@@ -152,12 +157,12 @@ void WinogradConv::read_patch(int64_t patch, const float* zeros, const float** v
 // Else each is transformed once: where the last strip overlaps the one before, two threads that share V may
 // have them.
 void WinogradConv::transform_inputs(
-    const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, float* own,
-    float* v) const {
-  const float* zeros = own;
-  float* slice = own + layout.zeros;
+    const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, char* own,
+    char* v) const {
+  const char* zeros = own;
+  auto* slice = reinterpret_cast<float*>(own + layout.zeros);
   const int64_t points = layout.points;
-  const float* values[kMostTileRows][kMostWinogradPoints];
+  const char* values[kMostTileRows][kMostWinogradPoints];
   if (!layout.packs) {
     const Range patches = groups.patches_of(of_groups);
     for (int64_t patch = patches.begin; patch < patches.end; ++patch) {
@@ -171,13 +176,14 @@ void WinogradConv::transform_inputs(
     const auto patch = [&](int64_t i) { return groups.first(group, i / groups.rows) + i % groups.rows; };
     for (int64_t i = 0; i < count; ++i) {
       read_patch(base + patch(i), zeros, values[i]);
-      for (int64_t point = 0; point < points; ++point) values[i][point] += channels.begin;
+      for (int64_t point = 0; point < points; ++point) values[i][point] += 4 * channels.begin;
     }
     for (int64_t c = channels.begin; c < channels.end; c += layout.slice_patch) {
       const int64_t now = std::min(layout.slice_patch, channels.end - c);
       for (int64_t i = 0; i < count; ++i) {
-        transforms->input(values[i], now, slice + i * layout.slice_patch, layout.slice_point);
-        for (int64_t point = 0; point < points; ++point) values[i][point] += now;
+        auto* to = reinterpret_cast<char*>(slice + i * layout.slice_patch);
+        transforms->input(values[i], now, to, 4 * layout.slice_point);
+        for (int64_t point = 0; point < points; ++point) values[i][point] += 4 * now;
       }
       for (int64_t point = 0; point < points; ++point) {
         const float* first = slice + point * layout.slice_point;
@@ -185,15 +191,15 @@ void WinogradConv::transform_inputs(
         for (int64_t i = 0; i < tiles->strips; ++i)
           from[i] = reinterpret_cast<const char*>(
               first + std::min(i, strips - 1) * groups.rows * layout.slice_patch);
-        float* to = v + point * layout.v_point + group * layout.group + tiles->packing->bytes(c) / 4;
-        tiles->packing->pack(from, groups.rows, layout.slice_patch * 4, now, reinterpret_cast<char*>(to));
+        char* to = v + point * layout.v_point + group * layout.group + tiles->packing->bytes(c);
+        tiles->packing->pack(from, groups.rows, layout.slice_patch * 4, now, to);
       }
     }
   }
 }
 
 void WinogradConv::multiply(
-    const Layout& layout, const Groups& groups, Range of_groups, int64_t panel, int64_t point, const float* v,
+    const Layout& layout, const Groups& groups, Range of_groups, int64_t panel, int64_t point, const char* v,
     float* m) const {
   const int64_t bytes = panel_bytes(packed_header(packed)), point_bytes = bytes / layout.points;
   static constexpr int64_t kNoTap[1] = {0};
@@ -206,9 +212,9 @@ void WinogradConv::multiply(
   common.out_step = kPanel * 4;
   common.taps = kNoTap;
   common.tap_count = 1;
-  common.run = layout.channels;
+  common.run = packed_header(packed).run;
   common.floor = -std::numeric_limits<float>::infinity();
-  common.in_step = layout.patch * 4;
+  common.in_step = layout.patch;
   const auto kernel = layout.packs ? tiles->packing->kernel : tiles->kernel;
   TileKernel kernels[kMostStrips];
   for (int64_t strips = 1; strips <= tiles->strips; ++strips)
@@ -219,7 +225,7 @@ void WinogradConv::multiply(
   tile.shift = kZeros;
   tile.channels = kPanel;
   tile.weights = packed_data(packed) + panel * bytes + point * point_bytes;
-  const float* from = v + point * layout.v_point;
+  const char* from = v + point * layout.v_point;
   float* to = m + point * layout.m_point;
   // The tiles fetch the weights that come next: this point's of the next panel, or the next point's (after
   // which comes the next panel).
@@ -229,10 +235,10 @@ void WinogradConv::multiply(
     tile.strips = groups.strips_of(group);
     for (int64_t i = 0; i < tile.strips; ++i) {
       const int64_t first = groups.first(group, i);
-      tile.in[i] = reinterpret_cast<const char*>(from + first * layout.patch);
+      tile.in[i] = from + first * layout.patch;
       tile.out[i] = reinterpret_cast<char*>(to + first * kPanel);
     }
-    if (layout.packs) tile.in[0] = reinterpret_cast<const char*>(from + group * layout.group);
+    if (layout.packs) tile.in[0] = from + group * layout.group;
     tile.ahead = coming + (group - of_groups.begin) * tile.ahead_bytes;
     kernels[tile.strips - 1](common, tile);
   }
@@ -249,15 +255,13 @@ void WinogradConv::transform_outputs(
   for (int64_t t = patches.begin; t < patches.end; ++t) {
     const int64_t n = t / (across * down);
     const int64_t top = t / across % down * outputs, left = t % across * outputs;
-    float* to[kMostWinogradOutputs];
-    const float* add[kMostWinogradOutputs];
+    char* to[kMostWinogradOutputs];
+    const char* add[kMostWinogradOutputs];
     for (int64_t i = 0; i < outputs * outputs; ++i) {
       const int64_t y = top + i / outputs, x = left + i % outputs;
       const bool inside = y < out.height && x < out.width;
-      to[i] = inside ? reinterpret_cast<float*>(out.at(n, y, x)) + first : nullptr;
-      add[i] = inside && residual.data != nullptr
-                   ? reinterpret_cast<const float*>(residual.at(n, y, x)) + first
-                   : nullptr;
+      to[i] = inside ? out.at(n, y, x) + first * element() : nullptr;
+      add[i] = inside && residual.data != nullptr ? residual.at(n, y, x) + first * element() : nullptr;
     }
     transforms->output(
         m + (t - base) * kPanel, layout.m_point, to, add, epilogue.scale + first, epilogue.shift + first,
@@ -266,7 +270,7 @@ void WinogradConv::transform_outputs(
 }
 
 void WinogradConv::multiply_groups(
-    const Layout& layout, const Groups& groups, Range of_groups, Range panels, int64_t base, const float* v,
+    const Layout& layout, const Groups& groups, Range of_groups, Range panels, int64_t base, const char* v,
     float* m) const {
   const Range local = groups.patches_of(of_groups), patches{base + local.begin, base + local.end};
   if (point_by_point) {
@@ -292,7 +296,7 @@ int64_t WinogradConv::pixels_before(int64_t line) const {
 // Every thread has patches of its own, a block of them at a time. Pieces are cut between blocks and, unless
 // somebody waits for whole pixels or all panels go together, between the panels of a block.
 void WinogradConv::run_patches(
-    const Layout& layout, int64_t chunk, int64_t thread, float* own, float* v, float* m) const {
+    const Layout& layout, int64_t chunk, int64_t thread, char* own, char* v, float* m) const {
   const int64_t panels = packed_header(packed).filter.panels();
   const Range share = share_of(patch_count(), chunk, threads);
   const int64_t blocks = ceil_div(share.size(), block);
@@ -321,7 +325,7 @@ void WinogradConv::run_patches(
 
 // The threads share V, and every thread has panels of its own.
 void WinogradConv::run_panels(
-    const Layout& layout, int64_t phase, int64_t chunk, float* own, float* v, float* m) const {
+    const Layout& layout, int64_t phase, int64_t chunk, char* own, char* v, float* m) const {
   const Groups groups(patch_count(), *tiles);
   if (phase == 0) {
     const int64_t slices = layout.packs ? ceil_div(layout.channels, layout.slice_patch) : 1;
@@ -344,11 +348,10 @@ void WinogradConv::run_panels(
 void WinogradConv::run(int64_t phase, int64_t chunk, int64_t thread) const {
   const Layout layout(*this, block);
   // V of each thread, unless the threads share one.
-  float* own = reinterpret_cast<float*>(scratch) + thread * layout.own_floats();
-  float* m = own + layout.zeros + layout.slice_floats();
-  float* v = reinterpret_cast<float*>(scratch) + threads * layout.own_floats() +
-             (split_panels ? 0 : thread * layout.v_floats());
-  if (phase == 0) std::fill_n(own, layout.zeros, 0.0f);
+  char* own = scratch + thread * layout.own_bytes();
+  auto* m = reinterpret_cast<float*>(own + layout.zeros) + layout.slice_floats();
+  char* v = scratch + threads * layout.own_bytes() + (split_panels ? 0 : thread * layout.v_bytes());
+  if (phase == 0) std::fill_n(own, layout.zeros, char{0});
   if (split_panels) return run_panels(layout, phase, chunk, own, v, m);
   run_patches(layout, chunk, thread, own, v, m);
 }

@@ -1,7 +1,8 @@
-// Winograd's F(m x m, 3x3) in fp32 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
+// Winograd's F(m x m, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
 // 2016). With m = 2 each 4 x 4 patch of the input gives 2 x 2 outputs through 16 products a channel pair
 // instead of 36, and the rounding error is below direct convolution's: a sum has C terms where the direct one
 // has 9 C. m = 4 (winograd_f4.h) has fewer products and rounds more.
+// In bf16 both transforms, U and V, are rounded to bf16; products and sums are fp32's.
 #pragma once
 
 #include "cpu/conv/packed.h"
@@ -10,16 +11,17 @@
 
 namespace fusedres::conv {
 
-// The transforms of one instruction set.
+// The transforms of one instruction set, of maps of one element type.
 struct WinogradTransforms {
   // V = B' d B of one patch, `channels` of them. patch[i * (m + 2) + j]: pixel (i, j)'s channels (zeros
-  // outside the image). Point q of the patch goes to v + q * point, rounded up to whole vectors of 16 floats.
-  void (*input)(const float* const* patch, int64_t channels, float* v, int64_t point);
+  // outside the image). Point q of the patch goes to v + q * point (bytes), rounded up to whole vectors
+  // of 16.
+  void (*input)(const char* const* patch, int64_t channels, char* v, int64_t point);
   // Y = A' M A of one patch for one panel, then the epilogue. m: point q at m + q * point, 32 floats.
-  // out[i * m + j] and residual[...]: null where the output has no such pixel (or no residual). `rounds`: to
-  // bf16's values.
+  // out[i * m + j] and residual[...]: null where the output has no such pixel (or no residual). `rounds`:
+  // fp32 to bf16's values.
   void (*output)(
-      const float* m, int64_t point, float* const* out, const float* const* residual, const float* scale,
+      const float* m, int64_t point, char* const* out, const char* const* residual, const float* scale,
       const float* shift, float floor, bool rounds, int64_t channels);
   int64_t outputs = 2;  // m
 
@@ -32,10 +34,10 @@ constexpr int64_t kMostWinogradPoints = 36, kMostWinogradOutputs = 16;
 
 extern const WinogradTransforms kWinogradPortable, kWinogradF4Portable;
 extern const WinogradTransforms kWinogradAvx2, kWinogradF4Avx2;
-extern const WinogradTransforms kWinogradAvx512, kWinogradF4Avx512;
+extern const WinogradTransforms kWinogradAvx512, kWinogradF4Avx512, kWinogradBf16Avx512;
 
 struct WinogradConv {
-  const TileFamily* tiles = nullptr;  // fp32
+  const TileFamily* tiles = nullptr;  // whose outputs are fp32
   const WinogradTransforms* transforms = nullptr;
   const void* packed = nullptr;
   Map in;  // without a border
@@ -67,24 +69,25 @@ struct WinogradConv {
   int64_t panels_at_once() const;
   // Output pixels before a line of patches.
   int64_t pixels_before(int64_t line) const;
+  int64_t element() const;  // bytes of a value of the maps and V
   // The addresses of a patch's pixels; of those outside the input, `zeros`.
-  void read_patch(int64_t patch, const float* zeros, const float** values) const;
+  void read_patch(int64_t patch, const char* zeros, const char** values) const;
   // V of these channels of the patches of some groups; patch 0 of the groups is patch `base`.
   void transform_inputs(
-      const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, float* own,
-      float* v) const;
+      const Layout& layout, const Groups& groups, Range of_groups, Range channels, int64_t base, char* own,
+      char* v) const;
   void multiply(
       const Layout& layout, const Groups& groups, Range of_groups, int64_t panel, int64_t point,
-      const float* v, float* m) const;
+      const char* v, float* m) const;
   // Of patches whose products m holds from patch `base` on.
   void transform_outputs(
       const Layout& layout, int64_t panel, Range patches, int64_t base, const float* m) const;
   // Every product of the patches of some groups, and their outputs.
   void multiply_groups(
-      const Layout& layout, const Groups& groups, Range of_groups, Range panels, int64_t base, const float* v,
+      const Layout& layout, const Groups& groups, Range of_groups, Range panels, int64_t base, const char* v,
       float* m) const;
-  void run_patches(const Layout& layout, int64_t chunk, int64_t thread, float* own, float* v, float* m) const;
-  void run_panels(const Layout& layout, int64_t phase, int64_t chunk, float* own, float* v, float* m) const;
+  void run_patches(const Layout& layout, int64_t chunk, int64_t thread, char* own, char* v, float* m) const;
+  void run_panels(const Layout& layout, int64_t phase, int64_t chunk, char* own, char* v, float* m) const;
 };
 
 }  // namespace fusedres::conv

@@ -55,8 +55,9 @@ struct F4 {
   }
 };
 
-template <class F>
-void transform_input(const float* const* patch, int64_t channels, float* v, int64_t point) {
+// T: the maps' and V's.
+template <class F, typename T>
+void transform_input(const char* const* patch, int64_t channels, char* v, int64_t point) {
   constexpr int kSide = F::kSide;
   for_channels(channels, [&](int64_t c, int lanes) __attribute__((always_inline)) {
     Vec half[kSide][kSide];  // half[i][j]: row i of B' applied to column j
@@ -64,7 +65,8 @@ void transform_input(const float* const* patch, int64_t channels, float* v, int6
     for (int j = 0; j < kSide; ++j) {
       Vec column[kSide], out[kSide];
 #pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) column[i] = load(patch[i * kSide + j] + c, lanes);
+      for (int i = 0; i < kSide; ++i)
+        column[i] = load(reinterpret_cast<const T*>(patch[i * kSide + j]) + c, lanes);
       F::input(column, out);
 #pragma GCC unroll 6
       for (int i = 0; i < kSide; ++i) half[i][j] = out[i];
@@ -74,14 +76,15 @@ void transform_input(const float* const* patch, int64_t channels, float* v, int6
       Vec whole[kSide];
       F::input(half[i], whole);
 #pragma GCC unroll 6
-      for (int j = 0; j < kSide; ++j) store(v + (i * kSide + j) * point + c, whole[j], kLanes);
+      for (int j = 0; j < kSide; ++j)
+        store(reinterpret_cast<T*>(v + (i * kSide + j) * point) + c, whole[j], kLanes);
     }
   });
 }
 
-template <class F>
+template <class F, typename T>
 void transform_output(
-    const float* m, int64_t point, float* const* out, const float* const* residual, const float* scale,
+    const float* m, int64_t point, char* const* out, const char* const* residual, const float* scale,
     const float* shift, float floor, bool rounds, int64_t channels) {
   constexpr int kSide = F::kSide, kOutputs = F::kOutputs;
   const Vec least = splat(floor);
@@ -106,15 +109,15 @@ void transform_output(
         const int at = i * kOutputs + j;
         if (out[at] == nullptr) continue;
         Vec value = multiply_add(y[j], s, t);
-        if (residual[at] != nullptr) value += load(residual[at] + k, lanes);
+        if (residual[at] != nullptr) value += load(reinterpret_cast<const T*>(residual[at]) + k, lanes);
         value = at_least(least, value);
-        store(out[at] + k, rounds ? rounded_to<BFloat16>(value) : value, lanes);
+        store(reinterpret_cast<T*>(out[at]) + k, rounds ? rounded_to<BFloat16>(value) : value, lanes);
       }
     }
   });
 }
 
-template <class F>
-constexpr conv::WinogradTransforms kTransforms = {transform_input<F>, transform_output<F>, F::kOutputs};
+template <class F, typename T = float>
+constexpr conv::WinogradTransforms kTransforms = {transform_input<F, T>, transform_output<F, T>, F::kOutputs};
 
 }  // namespace fusedres::FUSEDRES_ISA

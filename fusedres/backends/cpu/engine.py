@@ -64,6 +64,7 @@ class Algorithm(IntEnum):
     DIRECT_F32_AMX = 5  # each fp32 as three bf16 parts, on AMX: rounds less than FMAs do
     DIRECT2_F32_AMX = 6  # as two parts: leaves out up to 2^-15 of a product
     WINOGRAD2_F32_AMX = 7  # F(2x2, 3x3), its products of two parts
+    WINOGRAD_BF16_DOT = 8  # F(2x2, 3x3) of bf16, both transforms rounded to bf16, by vdpbf16ps
 
     @property
     def winograd(self) -> bool:
@@ -81,7 +82,14 @@ class Algorithm(IntEnum):
 
 
 #: What ``precision("fast")`` alone allows.
-FAST = frozenset({Algorithm.WINOGRAD4_F32, Algorithm.DIRECT2_F32_AMX, Algorithm.WINOGRAD2_F32_AMX})
+FAST = frozenset(
+    {
+        Algorithm.WINOGRAD4_F32,
+        Algorithm.DIRECT2_F32_AMX,
+        Algorithm.WINOGRAD2_F32_AMX,
+        Algorithm.WINOGRAD_BF16_DOT,
+    }
+)
 
 #: A filter's taps (R * S) that the engine takes.
 MOST_TAPS = 128
