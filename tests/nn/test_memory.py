@@ -134,9 +134,10 @@ def test_the_first_call_holds_no_more_than_the_next_ones() -> None:
         text=True,
     )
     first, *others = map(int, done.stdout.split())
-    assert max(others) <= 1.1 * first, done.stderr
     stem = 16 * 64 * 24 * 24 * 4  # stage 1's outputs are four times as large
-    assert first < 9 * stem
+    # One more where the pieces that the first call left free do not fit the second's: AVX-512.
+    assert max(others) <= first + stem, done.stderr
+    assert max(others) < 9 * stem
 
 
 BOUNDED = """
