@@ -22,7 +22,7 @@ int64_t found_l2() {
 int64_t l2_bytes() {
   constexpr int64_t kKilobyte = 1024;
   static const int64_t found = found_l2();
-  return found > 0 ? std::clamp(found, 512 * kKilobyte, 2048 * kKilobyte) : 1024 * kKilobyte;
+  return found > 0 ? std::clamp(found, 1024 * kKilobyte, 2048 * kKilobyte) : 1024 * kKilobyte;
 }
 
 }  // namespace fusedres::conv

@@ -5,7 +5,7 @@
 
 namespace fusedres::conv {
 
-// A core's L2, of 512 KB to 2 MB: what the sizes of blocks were measured with. 1 MB where nothing tells.
+// A core's L2, of 1 to 2 MB: less made no difference to the size of blocks. 1 MB where nothing tells.
 int64_t l2_bytes();
 
 }  // namespace fusedres::conv
