@@ -144,7 +144,7 @@ FUSEDRES_INLINE void store(float* p, Vec x, int n) {
   n == kLanes ? store_packed(p, x, kLanes) : store_some(p, x, n);
 }
 FUSEDRES_INLINE void store(BFloat16* p, Vec x, int n) {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__)  // takes denormals for zeros
   store_packed(p, bit_cast<HalfBits>(_mm512_cvtneps_pbh(x)), n);
 #else
   store_packed(p, narrow_lanes(rounded_bits(x) >> 16), n);
